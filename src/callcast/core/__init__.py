@@ -1,0 +1,1 @@
+"""What things are: messages, contracts, work, outcomes, context, errors. No I/O, no clock."""

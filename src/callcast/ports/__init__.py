@@ -1,0 +1,1 @@
+"""Protocols at the seams and the records they speak in. No I/O happens here."""

@@ -1,0 +1,289 @@
+"""The broker seam: nine methods, and outcomes as values."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from typing import Protocol, TypeVar, runtime_checkable
+
+from msgspec import Struct
+
+from callcast.core.errors import CallcastError, Misuse
+from callcast.core.message import Message
+from callcast.core.outcome import Outcome
+
+
+class Start(enum.Enum):
+    """Where a new group begins."""
+
+    NEW = "new"
+    """With what is published after `ensure` made the group."""
+    EARLIEST = "earliest"
+    """With the oldest message that the broker still keeps."""
+
+
+class Part(enum.Enum):
+    """The three parts of a source."""
+
+    READY = "ready"
+    DELAYED = "delayed"
+    DEAD = "dead"
+
+
+class Source(Struct, frozen=True):
+    """What `ensure` creates: a group's view of a topic. Durable facts only."""
+
+    topic: str
+    group: str
+    ordered: bool = False
+    lanes: int = 16
+    start: Start = Start.NEW
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.group}"
+
+
+class Delivery(Struct, frozen=True, eq=False):
+    """One message handed to one worker; looked up by identity."""
+
+    message: Message
+    round: int = 0
+    """How many times it was `Later`."""
+    crashes: int = 0
+    """How many times it was handed out and no verdict came back; reset by `Later`."""
+    handle: object = None
+    """The adapter's own: whatever it needs to settle this delivery."""
+
+
+class Lag(Struct, frozen=True):
+    """How far a group is behind: counts, and an age in seconds."""
+
+    ready: int = 0
+    leased: int = 0
+    delayed: int = 0
+    dead: int = 0
+    oldest: float = 0.0
+    """Age in seconds of the oldest message that waits, is leased, delayed or dead; else 0."""
+
+
+class Traits(Struct, frozen=True):
+    """What is so about a broker without being a method; read by the suite and by `callcast doctor`.
+
+    A trait never excuses loss, a hung poison message or a swallowed error.
+    """
+
+    name: str
+    """`messaging.system` in traces: ``sqlite``, ``rabbitmq``, ..."""
+    durable: bool = True
+    """What was published survives the end of this process."""
+    shared: bool = True
+    """Several processes can open it at once."""
+    durable_settle: bool = True
+    """A settle that returned survives a crash at once."""
+    knows_hearers: bool = True
+    """It can tell that no group has ever subscribed."""
+    body_max_bytes: int = 1_048_576
+    release_costs: str = "one write"
+    """What a `Release` costs, in words."""
+
+
+class Unsettled(CallcastError):
+    """Some verdicts were not carried out; the others of the call are.
+
+    `lost` is somebody else's now: forget it. `failed` is still ours: settle it again.
+    """
+
+    def __init__(
+        self, lost: Sequence[Delivery] = (), failed: Sequence[Delivery] = (), why: str = ""
+    ) -> None:
+        super().__init__(
+            f"{len(lost)} deliveries were lost to another worker (their lease had ended) and"
+            f" {len(failed)} could not be settled{': ' if why else ''}{why}"
+        )
+        self.lost = tuple(lost)
+        self.failed = tuple(failed)
+
+
+class Consumer(Protocol):
+    """One worker's hold on a source."""
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
+        """Hand over up to `limit` deliveries, counted durably before this returns.
+
+        Waits up to `wait` seconds for the first one only; empty when none came. Cancelled, it
+        hands over nothing: what it had leased by then is released by the consumer. Closed while
+        it waits, it returns an empty sequence. Raises `Unavailable` when the broker is away.
+        """
+        ...
+
+    async def settle(self, verdicts: Sequence[tuple[Delivery, Outcome]]) -> None:
+        """Carry out all verdicts; raises `Unsettled`, the rest being settled."""
+        ...
+
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Extend the leases of these by a full lease from now. Plain and thread-safe."""
+        ...
+
+    async def close(self) -> None:
+        """Release what is still held, uncounted, and end. Idempotent; wakes a waiting `fetch`."""
+        ...
+
+
+class Broker(Protocol):
+    """Where messages wait."""
+
+    @property
+    def traits(self) -> Traits:
+        """What is so about this broker."""
+        ...
+
+    async def ensure(self, topics: Sequence[str], sources: Sequence[Source]) -> None:
+        """Make topics and sources exist. Idempotent; never destroys; names every difference."""
+        ...
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Make all messages durable, in their order per key; raises `Unpublished`."""
+        ...
+
+    async def consume(
+        self,
+        source: Source,
+        *,
+        part: Part = Part.READY,
+        lease: float = 60.0,
+        prefetch: int = 250,
+    ) -> Consumer:
+        """Open a consumer of one part of a source; `lease` in seconds."""
+        ...
+
+    async def lag(self, source: Source) -> Lag:
+        """How far this group is behind."""
+        ...
+
+    async def close(self) -> None:
+        """Close all consumers, then the broker. Idempotent; a later call raises `NotSent`."""
+        ...
+
+
+# Abilities: rarely supported, therefore protocols of their own.
+
+
+class Glimpse(Struct, frozen=True):
+    """A message seen without consuming it."""
+
+    message: Message
+    round: int = 0
+    crashes: int = 0
+    due: float | None = None
+    """DELAYED: the wall-clock time at which it becomes ready."""
+    position: str = ""
+    """Pass it as `after` to go on behind this one."""
+
+
+@runtime_checkable
+class Browses(Protocol):
+    """Can be looked at without consuming or counting."""
+
+    async def sources(self) -> Sequence[Source]:
+        """All sources that there are."""
+        ...
+
+    async def browse(
+        self, source: Source, *, part: Part = Part.READY, after: str = "", limit: int = 100
+    ) -> Sequence[Glimpse]:
+        """The next `limit` messages of a part, oldest first."""
+        ...
+
+
+@runtime_checkable
+class Inspects(Protocol):
+    """Can name the difference between what is needed and what is there."""
+
+    async def differences(self, topics: Sequence[str], sources: Sequence[Source]) -> Sequence[str]:
+        """One sentence per difference; empty when `ensure` would change nothing."""
+        ...
+
+
+@runtime_checkable
+class Parks(Protocol):
+    """Can hold a key behind its dead letter (`Dead(park=True)`).
+
+    Publishing the dead letter again with `group` set (a redrive) puts it before what was held.
+    """
+
+    async def unpark(self, source: Source, key: str) -> int:
+        """Let a parked key go on without its dead letter (`dlq skip`); how many were held."""
+        ...
+
+
+@runtime_checkable
+class Pauses(Protocol):
+    """Can be paused at the broker: survives restarts and binds every worker within 5 s."""
+
+    async def pause(self, source: Source) -> None:
+        """Hand out nothing more of this source."""
+        ...
+
+    async def resume(self, source: Source) -> None:
+        """Go on."""
+        ...
+
+
+@runtime_checkable
+class Rewinds(Protocol):
+    """Keeps what was consumed, and can be read again."""
+
+    async def read(
+        self,
+        topic: str,
+        *,
+        since: float = 0.0,
+        until: float | None = None,
+        after: str = "",
+        limit: int = 500,
+    ) -> Sequence[Glimpse]:
+        """Kept messages published in ``since <= time < until`` (wall clock), oldest first."""
+        ...
+
+
+@runtime_checkable
+class Transacts(Protocol):
+    """Can settle and publish as one."""
+
+    async def transact(
+        self,
+        consumer: Consumer,
+        verdicts: Sequence[tuple[Delivery, Outcome]],
+        messages: Sequence[Message],
+    ) -> None:
+        """Both or neither."""
+        ...
+
+
+@runtime_checkable
+class Schedules(Protocol):
+    """Delays a published message natively: honours `Message.deliver_at`."""
+
+    @property
+    def delay_max(self) -> float:
+        """The longest delay in seconds."""
+        ...
+
+
+Ability = TypeVar("Ability")
+
+_REMEDIES = {
+    "Browses": "use a broker that can be browsed (sqlite, memory)",
+    "Parks": "use a SQL broker, or Event(on_dead='skip')",
+    "Pauses": "stop the workers instead",
+    "Rewinds": "use a broker that keeps its log (sqlite:///...?retain=SECONDS)",
+    "Schedules": "publish without a delay, or use a broker that schedules (sqlite, memory)",
+}
+
+
+def need(broker: Broker, ability: type[Ability]) -> Ability:
+    """Return the broker as one with that ability, or raise `Misuse` naming broker and remedy."""
+    if isinstance(broker, ability):
+        return broker
+    remedy = _REMEDIES.get(ability.__name__, "use another broker")
+    raise Misuse(f"the {broker.traits.name} broker lacks the ability {ability.__name__}: {remedy}")

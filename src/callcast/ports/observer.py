@@ -1,0 +1,133 @@
+"""What is told to the outside: spans around work, and facts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from msgspec import Struct
+
+from callcast.core.work import Work
+
+
+class Fact(Struct, frozen=True, tag=True):
+    """Something that happened; subclasses have the fields."""
+
+
+class Retried(Fact, frozen=True):
+    """A retry decision: `outcome` is retried, exhausted, budget_denied or deadline."""
+
+    name: str
+    peer: str
+    outcome: str
+    attempt: int
+    delay: float = 0.0
+    error: str = ""
+
+
+class CircuitChanged(Fact, frozen=True):
+    """A breaker went from one state to another: closed, open, half_open, forced_open, ..."""
+
+    peer: str
+    before: str
+    after: str
+    reason: str = ""
+
+
+class Rejected(Fact, frozen=True):
+    """Our own side said no, the callee was never contacted; `by`: bulkhead, circuit, ..."""
+
+    name: str
+    peer: str
+    by: str
+
+
+class Settled(Fact, frozen=True):
+    """A delivery got its verdict: `outcome` is done, later, dead or release."""
+
+    source: str
+    outcome: str
+    attempts: int = 1
+    queue_time: float = 0.0
+    """Seconds from publish to the start of handling."""
+    error: str = ""
+
+
+class LeaseLost(Fact, frozen=True):
+    """A settle came too late: the message is somebody else's now."""
+
+    source: str
+    count: int
+
+
+class DuplicateSeen(Fact, frozen=True):
+    """The inbox knew the message: its handler did not run again."""
+
+    consumer: str
+    message_id: str
+
+
+class LoopBlocked(Fact, frozen=True):
+    """A handler kept the event loop from running for `took` seconds."""
+
+    handler: str
+    took: float
+
+
+class KillSwitch(Fact, frozen=True):
+    """A worker stopped fetching (`open`), tries one message (`trial`), or goes on (`closed`)."""
+
+    source: str
+    state: str
+    reason: str = ""
+
+
+class ConsumerRebuilt(Fact, frozen=True):
+    """The watchdog replaced a consumer that made no progress while messages waited."""
+
+    source: str
+    idle: float
+
+
+class OutboxAged(Fact, frozen=True):
+    """The oldest unsent outbox row is `age` seconds old."""
+
+    service: str
+    pending: int
+    age: float
+
+
+class WorkSpan(Protocol):
+    """One span around one piece of work; also times it for the metrics."""
+
+    def end(self, error: BaseException | None = None) -> None:
+        """End it; `error` sets its status and ``error.type``."""
+        ...
+
+
+class Observer(Protocol):
+    """Where spans, metrics and facts go. Must not raise and must not block."""
+
+    @property
+    def is_tracing(self) -> bool:
+        """Whether anybody records: when not, layers skip the spans altogether."""
+        ...
+
+    def begin(self, work: Work) -> WorkSpan:
+        """Start the span of this work and make it the current one."""
+        ...
+
+    def carrier(self, work: Work) -> Mapping[str, str]:
+        """`traceparent`, `tracestate`, `baggage` to send along.
+
+        When nobody records, what came in with the ambient work is passed on.
+        """
+        ...
+
+    def measure(self, work: Work, took: float, error: BaseException | None) -> None:
+        """Record a duration in the metric that belongs to the work's kind."""
+        ...
+
+    def tell(self, fact: Fact) -> None:
+        """Take note of a fact: a log line and a metric."""
+        ...

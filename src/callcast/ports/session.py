@@ -1,0 +1,51 @@
+"""A database session as the stores see it: statements on the caller's own connection."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, TypeAlias
+
+Value: TypeAlias = str | bytes | int | float | None
+Row: TypeAlias = tuple[Value, ...]
+
+
+class Session(Protocol):
+    """One open transaction."""
+
+    async def execute(self, sql: str, *args: object) -> int:
+        """Run a statement; the number of rows it changed. Raises `Busy` or `Unavailable`."""
+        ...
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        """Run a query; all its rows."""
+        ...
+
+    def connection(self) -> object:
+        """The driver's own connection or session."""
+        ...
+
+
+class Database(Protocol):
+    """Opens transactions."""
+
+    @property
+    def dialect(self) -> str:
+        """``sqlite``, ``postgresql`` or ``mysql``: which SQL text the stores use."""
+        ...
+
+    def begin(self, *, wait: float = 5.0) -> AbstractAsyncContextManager[Session]:
+        """A write transaction: commits on a clean exit, rolls back on any error.
+
+        Raises `Busy` when no lock came within `wait` seconds, `Unavailable` when the database is
+        away, `CommitUnknown` when the reply to COMMIT was lost.
+        """
+        ...
+
+    async def read(self, sql: str, *args: object) -> Sequence[Row]:
+        """Run a query outside any write transaction; never waits for a writer."""
+        ...
+
+    async def close(self) -> None:
+        """Close all connections; an open transaction is rolled back. Idempotent."""
+        ...
