@@ -11,7 +11,7 @@ from callcast.core.message import NO_HEADERS
 
 
 class Context(Struct, frozen=True, eq=False):
-    """The work being handled; ask for it by annotating a parameter of the handler with `Context`."""
+    """The work in hand; a handler gets it by annotating a parameter with `Context`."""
 
     message_id: str
     """Of the message or the call, constant over redeliveries and retries: the idempotency key

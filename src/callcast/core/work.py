@@ -52,6 +52,8 @@ class Work(Struct, frozen=True, eq=False):
     """CONSUME: `Delivery.round`."""
     crashes: int = 0
     """CONSUME: `Delivery.crashes`."""
+    transaction: object = None
+    """SERVE and CONSUME: the open `Transaction`, set by the inbox layer for the handler."""
 
 
 Next: TypeAlias = Callable[[Work], Awaitable[R]]

@@ -129,21 +129,8 @@ class Consumer(Protocol):
         ...
 
 
-class Broker(Protocol):
-    """Where messages wait."""
-
-    @property
-    def traits(self) -> Traits:
-        """What is so about this broker."""
-        ...
-
-    async def ensure(self, topics: Sequence[str], sources: Sequence[Source]) -> None:
-        """Make topics and sources exist. Idempotent; never destroys; names every difference."""
-        ...
-
-    async def publish(self, messages: Sequence[Message]) -> None:
-        """Make all messages durable, in their order per key; raises `Unpublished`."""
-        ...
+class Feed(Protocol):
+    """What a worker needs of where its work comes from; every `Broker` is one, so is an outbox."""
 
     async def consume(
         self,
@@ -158,6 +145,23 @@ class Broker(Protocol):
 
     async def lag(self, source: Source) -> Lag:
         """How far this group is behind."""
+        ...
+
+
+class Broker(Feed, Protocol):
+    """Where messages wait."""
+
+    @property
+    def traits(self) -> Traits:
+        """What is so about this broker."""
+        ...
+
+    async def ensure(self, topics: Sequence[str], sources: Sequence[Source]) -> None:
+        """Make topics and sources exist. Idempotent; never destroys; names every difference."""
+        ...
+
+    async def publish(self, messages: Sequence[Message]) -> None:
+        """Make all messages durable, in their order per key; raises `Unpublished`."""
         ...
 
     async def close(self) -> None:

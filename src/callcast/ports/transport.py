@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from msgspec import Struct
@@ -37,8 +37,9 @@ class Transport(Protocol):
 class Arrival(Struct, frozen=True):
     """What came with a request, by the transport's own words."""
 
-    payload: object
-    """What the operation's decoder takes: bytes, or the transport's own parts."""
+    payload: Callable[[], object]
+    """Decodes and validates the request; called once, by the `Validate` layer inside the chain.
+    Raises `Undecodable` naming the field."""
     timeout: float | None = None
     """Seconds the caller still waits; None when it did not say."""
     attempt: int = 1
