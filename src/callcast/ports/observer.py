@@ -100,8 +100,11 @@ class OutboxAged(Fact, frozen=True):
 class WorkSpan(Protocol):
     """One span around one piece of work; also times it for the metrics."""
 
-    def end(self, error: BaseException | None = None) -> None:
-        """End it; `error` sets its status and ``error.type``."""
+    def end(self, error: BaseException | None = None, *, status: int | None = None) -> None:
+        """End it; `error` sets its status and ``error.type``.
+
+        `status` is the HTTP status of the answer, when there was an answer.
+        """
         ...
 
 
@@ -114,7 +117,15 @@ class Observer(Protocol):
         ...
 
     def begin(self, work: Work) -> WorkSpan:
-        """Start the span of this work and make it the current one."""
+        """Start the span of this work, all its attempts, and make it the current one."""
+        ...
+
+    def attempt(self, work: Work, url: str) -> WorkSpan:
+        """Start the span of one attempt of a call, make it the current one, and time it.
+
+        A transport that leaves the process calls it for each attempt, also when nobody records
+        (it costs next to nothing then). `url` is absolute and without credentials.
+        """
         ...
 
     def carrier(self, work: Work) -> Mapping[str, str]:
