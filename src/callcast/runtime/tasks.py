@@ -49,7 +49,12 @@ class AsyncioTasks(Tasks):
         """Start a child of this name."""
         task = asyncio.create_task(self._run(work, name), name=name)
         self._children.add(task)
-        task.add_done_callback(self._children.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._children.discard(task)
+            work.close()  # cancelled before its first step it would be a coroutine never awaited
+
+        task.add_done_callback(ended)
         return AsyncioChild(task)
 
     async def close(self) -> None:
