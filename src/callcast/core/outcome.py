@@ -7,6 +7,9 @@ from types import MappingProxyType
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
+
+from callcast.core.message import Message
 
 NO_NOTES: Mapping[str, str] = MappingProxyType({})
 
@@ -30,6 +33,8 @@ class Dead(Struct, frozen=True):
     reason: str
     notes: Mapping[str, str] = NO_NOTES
     """The ``callcast-*`` headers of a dead letter: error type, message, stack, attempts, times."""
+    cause: Exception | None = None
+    """The error behind it, for layers outside; never leaves the process."""
     park: bool = False
     """Hold the key behind this dead letter until it is redriven or skipped (ability `Parks`)."""
 
@@ -43,3 +48,16 @@ class Release(Struct, frozen=True):
 Outcome: TypeAlias = Done | Later | Dead | Release
 
 DONE = Done()
+
+DEAD_REASON = "callcast-dead-reason"
+"""The header of a dead letter that says why it is dead."""
+
+
+def noted(message: Message, notes: Mapping[str, str]) -> Message:
+    """The message with these notes among its headers."""
+    return replace(message, headers={**message.headers, **notes}) if notes else message
+
+
+def dead_letter(message: Message, verdict: Dead) -> Message:
+    """What a broker keeps of a dead message: the same bytes, the notes and the reason as headers."""
+    return noted(message, {**verdict.notes, DEAD_REASON: verdict.reason})
