@@ -43,6 +43,7 @@ class Release(Struct, frozen=True):
     """Back untouched and not counted, available after `after` seconds."""
 
     after: float = 0.0
+    reason: str = ""
 
 
 Outcome: TypeAlias = Done | Later | Dead | Release
@@ -59,5 +60,5 @@ def noted(message: Message, notes: Mapping[str, str]) -> Message:
 
 
 def dead_letter(message: Message, verdict: Dead) -> Message:
-    """What a broker keeps of a dead message: the same bytes, the notes and the reason as headers."""
+    """What is kept of a dead message: the same bytes; notes and reason among its headers."""
     return noted(message, {**verdict.notes, DEAD_REASON: verdict.reason})

@@ -62,6 +62,10 @@ Next: TypeAlias = Callable[[Work], Awaitable[R]]
 class Layer(Protocol[R]):
     """Something around work: before, after, instead, or again."""
 
-    async def __call__(self, work: Work, proceed: Next[R], /) -> R:
-        """Do what the layer is for, and call `proceed` as often as it takes."""
+    def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
+        """Do what the layer is for, and call `proceed` as often as it takes.
+
+        Most are ``async def``; one that has nothing to do afterwards may be a plain ``def`` that
+        returns what `proceed` returned, which saves a coroutine.
+        """
         ...
