@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Sequence
 from typing import TypeVar
 
 from callcast.core.work import Layer, Next, Work
@@ -18,11 +18,13 @@ def chain(layers: Sequence[Layer[R]], last: Next[R]) -> Next[R]:
     """
     step = last
     for layer in reversed(layers):
-        step = _around(layer.__call__, step)
+        step = _around(layer, step)
     return step
 
 
-def _around(call: Callable[[Work, Next[R]], Awaitable[R]], proceed: Next[R]) -> Next[R]:
+def _around(layer: Layer[R], proceed: Next[R]) -> Next[R]:
+    call = layer.__call__
+
     def step(work: Work) -> Awaitable[R]:
         return call(work, proceed)
 

@@ -30,7 +30,11 @@ class CountWindow:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self.clear()
+        self._ring = bytearray([_EMPTY]) * size
+        self._place = 0
+        self.calls = 0
+        self.failures = 0
+        self.slows = 0
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Take in one outcome, in the place of the oldest when full."""
@@ -64,7 +68,11 @@ class TimeWindow:
 
     def __init__(self, seconds: int) -> None:
         self._size = seconds
-        self.clear()
+        self._buckets = [[0, 0, 0] for _ in range(seconds)]
+        self._newest: int | None = None  # the second that the newest bucket stands for
+        self.calls = 0
+        self.failures = 0
+        self.slows = 0
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Take in one outcome; a `now` of the past (another thread's) counts as the newest."""
@@ -79,7 +87,7 @@ class TimeWindow:
     def clear(self) -> None:
         """Forget everything."""
         self._buckets = [[0, 0, 0] for _ in range(self._size)]
-        self._newest: int | None = None  # the second that the newest bucket stands for
+        self._newest = None
         self.calls = 0
         self.failures = 0
         self.slows = 0

@@ -1,0 +1,100 @@
+"""Bounds on one run and on one attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TypeVar
+
+from msgspec.structs import replace
+
+from callcast.core.errors import Unanswered
+from callcast.core.work import Next, Work
+from callcast.policies.deadline import LEAST_LEFT, expired
+from callcast.ports.clock import Clock
+
+R = TypeVar("R")
+
+
+class Timeout:
+    """CONSUME: cancels a run after `limit` seconds, or at `Work.deadline` when that is sooner.
+
+    Late by at most the coarse tick of 0.25 s. Raises `TimeoutError`, which is retried.
+    """
+
+    def __init__(self, limit: float, *, clock: Clock) -> None:
+        self._limit = limit
+        self._now = clock.now
+        self._expire_at = clock.expire_at
+
+    async def __call__(self, work: Work, proceed: Next[R], /) -> R:
+        """Do the work in time."""
+        when = self._now() + self._limit
+        if work.deadline is not None and work.deadline < when:
+            when = work.deadline
+        try:
+            with self._expire_at(when):
+                return await proceed(work)
+        except TimeoutError as error:
+            if self._now() < when:  # the handler's own, not ours
+                raise
+            raise TimeoutError(
+                f"{work.name!r}: the handler was cancelled at its timeout of {self._limit:g} s;"
+                " raise timeout= or make it shorter"
+            ) from error
+
+
+class AttemptTimeout:
+    """CALL: bounds one attempt by `limit` seconds and by the deadline of the call.
+
+    With `share` the attempt gets at least that share of the time left, so that a call that is
+    given a longer deadline has longer attempts as well. `limit` None bounds by the deadline alone.
+    Sets `Work.until`; a fine timer is armed only where the transport has none (`has_timer`).
+    Raises `Unanswered` when it rings, `Expired` when less than 1 ms is left at the start.
+    """
+
+    def __init__(
+        self, limit: float | None, *, clock: Clock, has_timer: bool, share: float = 0.0
+    ) -> None:
+        self._limit = limit
+        self._share = share
+        self._has_timer = has_timer
+        self._now = clock.now
+        self._expire_at = clock.expire_at
+
+    def __repr__(self) -> str:
+        limit = "the deadline" if self._limit is None else f"{self._limit:g} s"
+        return f"AttemptTimeout({limit})"
+
+    def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
+        """Make the attempt."""
+        until = self._until(work)
+        if until is None:
+            return proceed(work)
+        work = replace(work, until=until)
+        return proceed(work) if self._has_timer else self._timed(work, until, proceed)
+
+    def _until(self, work: Work) -> float | None:
+        now, deadline, limit = self._now(), work.deadline, self._limit
+        if deadline is None:
+            return None if limit is None else now + limit
+        left = deadline - now
+        if left < LEAST_LEFT:
+            raise expired(work, left)
+        if limit is None:
+            return deadline
+        return min(deadline, now + max(limit, left * self._share))
+
+    async def _timed(self, work: Work, until: float, proceed: Next[R]) -> R:
+        start = self._now()
+        try:
+            with self._expire_at(until, coarse=False):
+                return await proceed(work)
+        except TimeoutError as error:
+            now = self._now()
+            if now < until:  # the callee's own, not ours
+                raise
+            raise Unanswered(
+                f"{work.name!r}: no answer from {work.peer or 'it'} within {now - start:.3f} s"
+                f" (attempt {work.attempt}); it may have happened",
+                id=work.id or None,
+            ) from error
