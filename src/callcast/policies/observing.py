@@ -63,17 +63,12 @@ class Silent(Observer):
         """Nobody records."""
         return False
 
-    def begin(self, work: Work) -> SilentSpan:
+    def begin(self, work: Work) -> WorkSpan:
         """Return a span that is none."""
         del work
         return SilentSpan()
 
-    def attempt(self, work: Work, url: str) -> SilentSpan:
-        """Return a span that is none."""
-        del work, url
-        return SilentSpan()
-
-    def attempt(self, work: Work, url: str) -> SilentSpan:
+    def attempt(self, work: Work, url: str) -> WorkSpan:
         """Return a span that is none."""
         del work, url
         return SilentSpan()
@@ -93,5 +88,11 @@ class Silent(Observer):
 class SilentSpan:
     """A span that is none."""
 
-    def end(self, error: BaseException | None = None, *, status: int | None = None) -> None:
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        status: int | None = None,
+        outcome: object = None,
+    ) -> None:
         """Drop it."""

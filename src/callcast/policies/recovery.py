@@ -13,7 +13,7 @@ Each round is one run and `immediate` repeats of it. The most specific class of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import cast
@@ -139,10 +139,14 @@ class Recovery:
 
 def single(error: Exception) -> Exception:
     """The only error of a group that holds just one: rules are written for what was raised."""
-    if not isinstance(error, ExceptionGroup):
-        return error
-    members = cast("ExceptionGroup[Exception]", error).exceptions
+    members = _members(error)
     return single(members[0]) if len(members) == 1 else error
+
+
+def _members(error: Exception) -> Sequence[Exception]:
+    if isinstance(error, ExceptionGroup):
+        return cast("ExceptionGroup[Exception]", error).exceptions
+    return ()
 
 
 def between(limits: tuple[float, float], dice: Callable[[], float]) -> float:
