@@ -24,9 +24,7 @@ class ManualClock:
     def __init__(self, *, now: float = 1_000.0, wall: float = 1_700_000_000.0) -> None:
         self._now = now
         self._ahead = wall - now
-        self._alarms: list[
-            tuple[float, int, Callable[[], None]]
-        ] = []  # a heap; changed by `call_at`
+        self._alarms: list[tuple[float, int, Callable[[], None]]] = []  # a heap
         self._count = 0
 
     def now(self) -> float:
