@@ -97,13 +97,31 @@ class OutboxAged(Fact, frozen=True):
     age: float
 
 
+class Lagged(Fact, frozen=True):
+    """How far a group is behind, told now and then by its worker: counts, and an age in seconds."""
+
+    source: str
+    ready: int
+    leased: int
+    delayed: int
+    dead: int
+    oldest: float
+
+
 class WorkSpan(Protocol):
     """One span around one piece of work; also times it for the metrics."""
 
-    def end(self, error: BaseException | None = None, *, status: int | None = None) -> None:
-        """End it; `error` sets its status and ``error.type``.
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        status: int | None = None,
+        outcome: object = None,
+    ) -> None:
+        """End it; `error` sets its status and ``error.type``, and so does a `Later` or `Dead`.
 
-        `status` is the HTTP status of the answer, when there was an answer.
+        `status` is the HTTP status of the answer, when there was an answer; `outcome` is what
+        the work ended with.
         """
         ...
 

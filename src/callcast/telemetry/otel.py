@@ -1,0 +1,240 @@
+"""The observer on OpenTelemetry's API: spans, metrics, propagation and log lines.
+
+Only the API is used: whoever runs the program chooses the SDK and its exporters. While there is
+none, nothing is started, measured or parsed, and trace context that came in is passed on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
+
+from opentelemetry import context as otel_context
+from opentelemetry import metrics, trace
+from opentelemetry.context import Context as OtelContext
+from opentelemetry.trace import Link, Span, StatusCode, Tracer
+
+from callcast.core.outcome import Dead, Later
+from callcast.core.work import Kind, Work
+from callcast.ports.clock import Clock
+from callcast.ports.observer import Fact, WorkSpan
+from callcast.telemetry import names
+from callcast.telemetry.instruments import Instruments
+from callcast.telemetry.logs import FactLog
+from callcast.telemetry.propagation import extracted, incoming, injected, passed_on
+from callcast.telemetry.spans import (
+    Described,
+    attempt_labels,
+    described,
+    described_attempt,
+    error_text,
+    error_type,
+    outcome_type,
+    status_of,
+)
+
+LOOK_EVERY = 1.0
+"""Seconds between two looks for an SDK while there is none: asking each time would cost 0.8 us."""
+
+_API = ("opentelemetry.trace", "opentelemetry.metrics")
+_SERVER_ERROR = 500
+
+_Ended = Callable[[BaseException | None, int | None], None]
+
+
+class OtelObserver:
+    """Tells OpenTelemetry and the log what happens on one bus.
+
+    `system` is the broker's ``messaging.system``. `join` says how the handling of a message joins
+    the trace of its publishing: as a child of it and with a link (``parent``), or in a trace of
+    its own with a link only (``link``). The providers default to OpenTelemetry's global ones,
+    which are found within a second when they are set after the bus has started.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        *,
+        system: str = "",
+        join: Literal["parent", "link"] = "parent",
+        tracers: trace.TracerProvider | None = None,
+        meters: metrics.MeterProvider | None = None,
+    ) -> None:
+        self._clock = clock
+        self._system = system
+        self._is_joined = join == "parent"
+        self._given = (tracers, meters)
+        self._log = FactLog()
+        # Changed by _look alone, and only from nothing to something.
+        self._tracer: Tracer = trace.NoOpTracer()
+        self._instruments: Instruments | None = None
+        self._records = False
+        self._look_at = -math.inf
+
+    @property
+    def is_tracing(self) -> bool:
+        """Whether an SDK records spans or metrics."""
+        if self._clock.now() >= self._look_at:
+            self._look()
+        return self._records
+
+    def begin(self, work: Work) -> WorkSpan:
+        """Start the span of this work and make it the current one."""
+        what = described(work, self._system)
+        if work.kind is Kind.CONSUME:
+            return self._begin_handling(work, what)
+        if work.kind is Kind.SERVE:
+            return self._begin_serving(work, what)
+        return _Started(self._tracer.start_span(what.name, None, what.kind, what.attributes))
+
+    def attempt(self, work: Work, url: str) -> WorkSpan:
+        """Start the span of one attempt at `url`, and time it."""
+        if not self.is_tracing:
+            return NOTHING
+        what = described_attempt(work, url)
+        span = self._tracer.start_span(what.name, None, what.kind, what.attributes)
+        began = self._clock.now()
+
+        def ended(error: BaseException | None, status: int | None) -> None:
+            if self._instruments is not None:
+                labels = attempt_labels(work, url)
+                if status is not None:
+                    labels[names.HTTP_STATUS] = status
+                self._instruments.measure_attempt(labels, self._clock.now() - began, error)
+
+        return _Started(span, ended=ended)
+
+    def carrier(self, work: Work) -> Mapping[str, str]:
+        """Headers to send along: the current context, or what came in when nobody records."""
+        return injected() if self.is_tracing else passed_on(work.context)
+
+    def measure(self, work: Work, took: float, error: BaseException | None) -> None:
+        """Record how long the work took, in seconds."""
+        if self.is_tracing and self._instruments is not None:
+            self._instruments.measure(work, took, error)
+
+    def tell(self, fact: Fact) -> None:
+        """Write the fact to the log and move its metrics."""
+        self._log.write(fact)
+        if self.is_tracing and self._instruments is not None:
+            self._instruments.tell(fact)
+
+    def _look(self) -> None:
+        """Find out whether there is an SDK by now."""
+        tracers, meters = self._given
+        tracers = tracers or trace.get_tracer_provider()
+        meters = meters or metrics.get_meter_provider()
+        has_tracers, has_meters = _is_real(tracers), _is_real(meters)
+        if has_tracers:
+            self._tracer = tracers.get_tracer(names.SCOPE, schema_url=names.SCHEMA_URL)
+        if has_meters and self._instruments is None:
+            meter = meters.get_meter(names.SCOPE, schema_url=names.SCHEMA_URL)
+            self._instruments = Instruments(meter, self._system)
+        self._records = has_tracers or has_meters
+        is_settled = has_tracers and has_meters
+        self._look_at = math.inf if is_settled else self._clock.now() + LOOK_EVERY
+
+    def _begin_serving(self, work: Work, what: Described) -> WorkSpan:
+        came = extracted(incoming(work))
+        here = trace.get_current_span().get_span_context()
+        there = trace.get_current_span(came).get_span_context()
+        # A span that is current already and of the same trace is the request's own (a framework
+        # around us is instrumented too): ours goes under it.
+        is_inside = here.is_valid and (not there.is_valid or here.trace_id == there.trace_id)
+        parent = otel_context.get_current() if is_inside else came
+        span = self._tracer.start_span(what.name, parent, what.kind, what.attributes)
+        instruments = self._instruments
+        if instruments is None:
+            return _Started(span, parent, is_server=True)
+        instruments.active(work, 1)
+        return _Started(
+            span, parent, is_server=True, ended=lambda _error, _status: instruments.active(work, -1)
+        )
+
+    def _begin_handling(self, work: Work, what: Described) -> WorkSpan:
+        came = extracted(incoming(work))
+        creation = trace.get_current_span(came).get_span_context()
+        links: Sequence[Link] = (Link(creation),) if creation.is_valid else ()
+        # What is handled again long after belongs to no request that is still under way.
+        is_redriven = work.message is not None and names.REDRIVE_COUNT in work.message.headers
+        parent = came
+        if is_redriven or not self._is_joined:
+            parent = trace.set_span_in_context(trace.INVALID_SPAN, came)  # the baggage stays
+        span = self._tracer.start_span(what.name, parent, what.kind, what.attributes, links)
+        return _Started(span, parent)
+
+
+class _Started:
+    """A span that runs and is current, until `end`."""
+
+    __slots__ = ("_ended", "_is_server", "_span", "_token")
+
+    def __init__(
+        self,
+        span: Span,
+        context: OtelContext | None = None,
+        *,
+        is_server: bool = False,
+        ended: _Ended | None = None,
+    ) -> None:
+        self._span = span
+        self._is_server = is_server
+        self._ended = ended
+        self._token = otel_context.attach(trace.set_span_in_context(span, context))
+
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        status: int | None = None,
+        outcome: object = None,
+    ) -> None:
+        """End it, and say how."""
+        otel_context.detach(self._token)
+        span = self._span
+        status = status_of(error) if status is None else status
+        if status is not None:
+            span.set_attribute(names.HTTP_STATUS, status)
+        if error is not None:
+            self._mark(error, status)
+        elif isinstance(outcome, (Later, Dead)):
+            span.set_attribute(names.OUTCOME, type(outcome).__name__.lower())
+            span.set_attribute(names.ERROR_TYPE, outcome_type(outcome))
+            span.set_status(StatusCode.ERROR, outcome_type(outcome))
+        span.end()
+        if self._ended is not None:
+            self._ended(error, status)
+
+    def _mark(self, error: BaseException, status: int | None) -> None:
+        # A cancellation is no Exception, and no error of the work: its caller went away.
+        if not isinstance(error, Exception):
+            return
+        # By the conventions a server's 4xx is the caller's error, not the server's.
+        if self._is_server and status is not None and status < _SERVER_ERROR:
+            return
+        self._span.set_attribute(names.ERROR_TYPE, error_type(error))
+        self._span.set_status(StatusCode.ERROR, error_text(error))
+
+
+class _Nothing:
+    """The span of nobody."""
+
+    __slots__ = ()
+
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        status: int | None = None,
+        outcome: object = None,
+    ) -> None:
+        """Nothing was started."""
+
+
+NOTHING = _Nothing()
+
+
+def _is_real(provider: object) -> bool:
+    """Whether it is an SDK's, and not one of the stand-ins that the API brings itself."""
+    return not type(provider).__module__.startswith(_API)

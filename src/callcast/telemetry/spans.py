@@ -1,0 +1,168 @@
+"""What the span of a piece of work is called and says: pure, by the conventions.
+
+| work                | kind     | name                  |
+|---------------------|----------|-----------------------|
+| CALL, all attempts  | INTERNAL | ``call {operation}``  |
+| one attempt of it   | CLIENT   | ``{method} {path}``   |
+| SERVE               | SERVER   | ``{method} {route}``  |
+| PUBLISH             | PRODUCER | ``publish {topic}``   |
+| CONSUME             | CONSUMER | ``process {topic}``   |
+
+Neither payloads nor query strings become attributes, and names hold templates, never ids.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+from opentelemetry.trace import SpanKind
+
+from callcast.core.contract import Event, Operation
+from callcast.core.errors import CallcastError, Refused, Remote, Undecodable
+from callcast.core.outcome import Dead, Later
+from callcast.core.work import Kind, Work
+from callcast.policies.notes import type_name
+from callcast.telemetry import names
+
+Attributes: TypeAlias = dict[str, str | int]
+
+
+class Described(Struct, frozen=True):
+    """A span before it starts."""
+
+    name: str
+    kind: SpanKind
+    attributes: Attributes
+
+
+def described(work: Work, system: str) -> Described:
+    """The span around this work; `system` is the broker's ``messaging.system``."""
+    if work.kind is Kind.CALL:
+        return Described(f"call {work.name}", SpanKind.INTERNAL, call_labels(work))
+    if work.kind is Kind.SERVE:
+        labels = served_labels(work)
+        name = f"{labels[names.HTTP_METHOD]} {labels[names.HTTP_ROUTE]}"
+        # The path as a template: the one that was asked for holds parts of the request.
+        own = {names.OPERATION: work.name, names.URL_PATH: labels[names.HTTP_ROUTE]}
+        return Described(name, SpanKind.SERVER, {**labels, **own})
+    labels = message_labels(work, system)
+    attributes = {**labels, **_message_attributes(work)}
+    topic = labels[names.MESSAGING_DESTINATION]
+    if work.kind is Kind.PUBLISH:
+        return Described(f"{names.PUBLISH} {topic}", SpanKind.PRODUCER, attributes)
+    attributes |= {names.ROUND: work.round, names.CRASHES: work.crashes}
+    return Described(f"{names.PROCESS} {topic}", SpanKind.CONSUMER, attributes)
+
+
+def described_attempt(work: Work, url: str) -> Described:
+    """The span of one attempt of a call at this URL."""
+    labels = attempt_labels(work, url)
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    attributes = {
+        **labels,
+        names.OPERATION: work.name,
+        names.PEER: work.peer,
+        names.URL_FULL: f"{parts.scheme}://{host}{parts.path}",
+    }
+    if work.attempt > 1:
+        attributes[names.HTTP_RESEND_COUNT] = work.attempt - 1
+    name = f"{labels[names.HTTP_METHOD]} {labels[names.URL_TEMPLATE]}"
+    return Described(name, SpanKind.CLIENT, attributes)
+
+
+# Labels: attributes of few values, fit for metrics too.
+
+
+def call_labels(work: Work) -> Attributes:
+    """Labels of a call or of a guarded function."""
+    return {names.OPERATION: work.name, names.PEER: work.peer}
+
+
+def attempt_labels(work: Work, url: str) -> Attributes:
+    """Labels of one attempt."""
+    parts = urlsplit(url)
+    labels: Attributes = {
+        names.SERVER_ADDRESS: parts.hostname or "",
+        names.SERVER_PORT: parts.port or (443 if parts.scheme == "https" else 80),
+    }
+    method, template = _route(work)
+    return {names.HTTP_METHOD: method, names.URL_TEMPLATE: template, **labels}
+
+
+def served_labels(work: Work) -> Attributes:
+    """Labels of a served call; one from the same process counts as the request it stands for."""
+    method, template = _route(work)
+    return {names.HTTP_METHOD: method, names.HTTP_ROUTE: template, names.URL_SCHEME: "http"}
+
+
+def message_labels(work: Work, system: str) -> Attributes:
+    """Labels of a message that is published or processed."""
+    is_sent = work.kind is Kind.PUBLISH
+    labels: Attributes = {
+        names.MESSAGING_OPERATION: names.PUBLISH if is_sent else names.PROCESS,
+        names.MESSAGING_OPERATION_TYPE: names.SEND if is_sent else names.PROCESS,
+        names.MESSAGING_SYSTEM: system,
+        names.MESSAGING_DESTINATION: _topic(work),
+    }
+    if work.kind is Kind.CONSUME:
+        labels[names.MESSAGING_GROUP] = work.peer
+    return labels
+
+
+def status_of(error: BaseException | None) -> int | None:
+    """The HTTP status that stands for this error, where the error itself says."""
+    if isinstance(error, (Remote, Refused)):
+        return error.status
+    return 400 if isinstance(error, Undecodable) else None
+
+
+def error_type(error: BaseException) -> str:
+    """A value of ``error.type``: the status of an answer, else the class of the error."""
+    return str(error.status) if isinstance(error, Remote) else type_name(error)
+
+
+def outcome_type(outcome: Later | Dead) -> str:
+    """A value of ``error.type`` for a message that was not handled: why, by one word."""
+    named = outcome.notes.get("callcast-error-type")
+    return error_label(outcome.reason) if named is None else named
+
+
+def error_label(text: str) -> str:
+    """The class at the front of an error's text (``Late('o-1')``, ``Late: o-1``), or ``_OTHER``."""
+    front = text.partition("(")[0].partition(":")[0].strip()
+    return front if front.replace(".", "_").isidentifier() else names.OTHER
+
+
+def error_text(error: BaseException) -> str:
+    """What may be said of an error: the text of our own; only the class of others.
+
+    The text of a stranger's error may hold anything, payloads and passwords too.
+    """
+    return str(error) if isinstance(error, CallcastError) else type_name(error)
+
+
+def _message_attributes(work: Work) -> Attributes:
+    message = work.message
+    if message is None:
+        return {names.MESSAGING_MESSAGE_ID: work.id}
+    attributes: Attributes = {names.MESSAGING_MESSAGE_ID: message.id}
+    if message.correlation_id is not None:
+        attributes[names.MESSAGING_CONVERSATION] = message.correlation_id
+    return attributes
+
+
+def _topic(work: Work) -> str:
+    if work.message is not None:
+        return work.message.topic
+    contract = work.contract
+    return contract.topic if isinstance(contract, (Operation, Event)) else work.name
+
+
+def _route(work: Work) -> tuple[str, str]:
+    contract = work.contract
+    if isinstance(contract, Operation):
+        return contract.binding.method, contract.binding.template
+    return "POST", work.name
