@@ -129,6 +129,8 @@ def checked_headers(headers: Mapping[str, str], whose: str) -> Mapping[str, str]
 
 def checked_value(value: str, what: str) -> str:
     """Return a header's value without control characters; else raise `Misuse` without it."""
+    if value.isascii() and value.isprintable():  # nearly always
+        return value
     if not all(" " <= char != "\x7f" or char == "\t" for char in value):
         raise Misuse(f"{what}: the value holds a line break or another control character")
     return value
