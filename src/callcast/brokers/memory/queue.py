@@ -69,6 +69,7 @@ class Queue:
 
     def add(self, message: Message, now: float, *, due: float = 0.0) -> Entry:
         """Take in a published message, to be handed out from `due` on."""
+        self._shelf.tick(now)  # what is due already goes before it
         seq = next(self._numbers)
         entry = self._open[seq] = Entry(seq, seq, message, now, due)
         self._shelf.add(entry, now)

@@ -198,7 +198,7 @@ class Lanes:
         self._numbers = numbers  # shared with the whole broker, so that places never repeat
         self._lanes: dict[str | int, Lane] = {}
         self._heads: list[tuple[int, int, Lane]] = []  # anybody's, by the place of the head
-        self._later: list[tuple[float, int, Lane]] = []  # by the due time of the head
+        self._later: list[tuple[float, int, int, Lane]] = []  # by the due time of the head
         self._scheduled: list[tuple[float, int, Entry]] = []
         self._parked: dict[tuple[str, str], Lane] = {}
 
@@ -261,7 +261,7 @@ class Lanes:
             entry.place = next(self._numbers)
             self._join(entry, now)
         while self._later and self._later[0][0] <= now:
-            _, ticket, lane = heapq.heappop(self._later)
+            _, _, ticket, lane = heapq.heappop(self._later)
             if ticket == lane.ticket:
                 self._place(lane, now)
 
@@ -320,7 +320,7 @@ class Lanes:
             return
         head = lane.waiting[0]
         if head.due > now:
-            heapq.heappush(self._later, (head.due, lane.ticket, lane))
+            heapq.heappush(self._later, (head.due, head.place, lane.ticket, lane))
         elif lane.owner is not None:
             heapq.heappush(lane.owner.heads, (head.place, lane.ticket, lane))
         else:

@@ -1,0 +1,41 @@
+"""The conformance suite of brokers: what every adapter must do, written as sentences.
+
+Subclass `BrokerSuite` in a test module of your own, in a class whose name starts with ``Test``::
+
+    class TestMine(BrokerSuite):
+        async def open(self) -> Broker:
+            return MyBroker(self.address)
+
+        async def pass_time(self, seconds: float) -> None:
+            await asyncio.sleep(seconds)
+
+Every case is a plain method without arguments that runs an event loop of its own: pytest needs no
+plugin for it, and ``TestMine().test_...()`` runs it alone. A case that a trait or a missing
+ability excuses raises `unittest.SkipTest` naming it. `Harness` describes all hooks.
+"""
+
+from callcast.testing.broker_suite.capacity import Capacity
+from callcast.testing.broker_suite.closing import Closing
+from callcast.testing.broker_suite.dead_letters import DeadLetters
+from callcast.testing.broker_suite.delivering import Delivering
+from callcast.testing.broker_suite.leasing import Leasing
+from callcast.testing.broker_suite.ordering import Ordering
+from callcast.testing.broker_suite.publishing import Publishing
+from callcast.testing.broker_suite.settling import Settling
+from callcast.testing.broker_suite.watching import Watching
+
+__all__ = ["BrokerSuite"]
+
+
+class BrokerSuite(
+    Publishing,
+    Delivering,
+    Settling,
+    Leasing,
+    Ordering,
+    DeadLetters,
+    Watching,
+    Closing,
+    Capacity,
+):
+    """All cases. Fill in `open` and `pass_time`, and what else of `Harness` your broker needs."""

@@ -1,0 +1,176 @@
+"""What an operator sees and does: lag, browse, pause, schedule, inspect."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from callcast.core.outcome import DONE, Dead, Later
+from callcast.ports.broker import Browses, Inspects, Lag, Part, Pauses, Schedules, Source
+from callcast.testing.broker_suite.harness import Harness, case, ids, settle
+
+
+class Watching(Harness):
+    """Cases about `lag` and the abilities."""
+
+    async def one_of_each(self) -> Source:
+        """A group with 3 ready, 2 leased, 1 delayed and 1 dead message."""
+        source = await self.listen()
+        worker = await self.join(source)
+        await self.publish("later", "dead")
+        for delivery in await self.take(worker, 2):
+            verdict = Later(self.delay) if delivery.message.id == "later" else Dead("for the test")
+            await settle(worker, [delivery], verdict)
+        await self.publish("leased1", "leased2")
+        await self.take(worker, 2)
+        await self.publish("ready1", "ready2", "ready3")
+        return source
+
+    @case
+    async def test_the_lag_counts_each_part(self) -> None:
+        lag = await self.broker.lag(await self.one_of_each())
+        assert (lag.ready, lag.leased, lag.delayed, lag.dead) == (3, 2, 1, 1)
+
+    @case
+    async def test_the_lag_says_how_old_the_oldest_is(self) -> None:
+        source = await self.listen()
+        await self.publish("old")
+        await self.pass_time(self.delay)
+        await self.publish("new")
+        oldest = (await self.broker.lag(source)).oldest
+        assert self.delay * 0.9 <= oldest <= self.delay * 1.1 + self.patience
+
+    @case
+    async def test_the_lag_of_a_group_that_is_done_is_nothing(self) -> None:
+        source = await self.listen()
+        await self.publish("a", "b")
+        await self.finish(await self.join(source))
+        assert await self.broker.lag(source) == Lag()
+
+    @case
+    async def test_the_lag_counts_what_waits_behind_a_delayed_message_as_delayed(self) -> None:
+        source = await self.listen(ordered=True)
+        worker = await self.join(source)
+        await self.publish("a1", "a2", "a3", key="a")
+        await self.publish("b1", key="b")
+        first = await self.take_one(worker)
+        await settle(worker, [first], Later(self.delay))
+        lag = await self.broker.lag(source)
+        assert (lag.ready, lag.delayed) == (1, 3)
+
+    @case
+    async def test_browsing_consumes_and_counts_nothing(self) -> None:
+        broker = self.need(Browses)
+        source = await self.one_of_each()
+        before = await self.broker.lag(source)
+        for _ in range(3):
+            seen = {part: await broker.browse(source, part=part) for part in Part}
+            found = {part: sorted(one.message.id for one in ones) for part, ones in seen.items()}
+            assert found == {
+                Part.READY: ["ready1", "ready2", "ready3"],
+                Part.DELAYED: ["later"],
+                Part.DEAD: ["dead"],
+            }
+        after = await self.broker.lag(source)
+        assert replace(after, oldest=before.oldest) == before
+        taken = await self.take_all(await self.join(source))
+        assert sorted(ids(taken)) == ["ready1", "ready2", "ready3"]
+        assert [one.crashes for one in taken] == [0, 0, 0]
+
+    @case
+    async def test_browsing_goes_on_where_it_stopped(self) -> None:
+        broker = self.need(Browses)
+        source = await self.listen()
+        sent = await self.publish(*(f"m{number}" for number in range(7)))
+        seen: list[str] = []
+        after = ""
+        for _ in range(len(sent)):
+            page = await broker.browse(source, after=after, limit=3)
+            if not page:
+                break
+            assert len(page) <= 3
+            seen += [one.message.id for one in page]
+            after = page[-1].position
+        assert seen == sent
+
+    @case
+    async def test_a_delayed_message_shows_when_it_is_due(self) -> None:
+        broker = self.need(Browses)
+        source = await self.listen()
+        worker = await self.join(source)
+        await self.publish("a")
+        await settle(worker, await self.take(worker, 1), Later(self.delay))
+        [glimpse] = await broker.browse(source, part=Part.DELAYED)
+        assert glimpse.round == 1
+        assert glimpse.due is not None
+        left = glimpse.due - await self.wall()
+        assert self.delay - self.patience <= left <= self.delay * 1.1
+
+    @case
+    async def test_all_sources_are_listed(self) -> None:
+        broker = self.need(Browses)
+        wanted = {await self.listen("billing"), await self.listen("shipping", ordered=True)}
+        assert wanted <= set(await broker.sources())
+
+    @case
+    async def test_a_paused_source_hands_out_nothing_until_it_is_resumed(self) -> None:
+        broker = self.need(Pauses)
+        source, other = await self.listen("billing"), await self.listen("shipping")
+        worker = await self.join(source)
+        await broker.pause(source)
+        await self.publish("a")
+        await self.nothing(worker)
+        assert await self.finish(await self.join(other)) == ["a"]
+        waiting = self.start(worker.fetch(10, 1_000_000.0))
+        await self.pass_time(0)
+        await broker.resume(source)
+        assert ids(await waiting) == ["a"]
+
+    @case
+    async def test_what_is_out_while_paused_can_be_settled(self) -> None:
+        broker = self.need(Pauses)
+        source = await self.listen()
+        worker = await self.join(source)
+        await self.publish("a")
+        held = await self.take(worker, 1)
+        await broker.pause(source)
+        await settle(worker, held, DONE)
+        await broker.resume(source)
+        await self.nothing(worker)
+
+    @case
+    async def test_a_pause_survives_a_restart(self) -> None:
+        source = await self.listen()
+        await self.need(Pauses).pause(source)
+        await self.publish("a")
+        await self.reopen()
+        worker = await self.join(source)
+        await self.nothing(worker)
+        await self.need(Pauses).resume(source)
+        assert ids(await self.take(worker, 1)) == ["a"]
+
+    @case
+    async def test_a_scheduled_message_is_never_early(self) -> None:
+        self.need(Schedules)
+        source = await self.listen()
+        worker = await self.join(source)
+        due = await self.wall() + self.delay
+        await self.broker.publish([replace(self.message("a"), deliver_at=due)])
+        await self.nothing(worker)
+        assert (await self.broker.lag(source)).delayed == 1
+        await self.pass_time(self.delay * 0.9)
+        await self.nothing(worker)
+        await self.pass_time(self.delay * 0.2)
+        delivery = await self.take_one(worker)
+        assert (delivery.message.id, delivery.round) == ("a", 0)
+
+    @case
+    async def test_each_difference_is_named_before_it_is_made(self) -> None:
+        broker = self.need(Inspects)
+        wanted = [self.source("billing"), self.source("shipping")]
+        found = await broker.differences([self.topic], wanted)
+        assert [any(str(source) in text for text in found) for source in wanted] == [True, True]
+        await self.broker.ensure([self.topic], wanted)
+        assert list(await broker.differences([self.topic], wanted)) == []
+        other = await broker.differences([self.topic], [self.source("billing", ordered=True)])
+        assert len(other) == 1
+        assert "ordered" in other[0]
