@@ -8,7 +8,7 @@ from typing import TypeVar
 from callcast.core.message import NO_HEADERS
 from callcast.core.work import Next, Work
 from callcast.ports.clock import Clock
-from callcast.ports.observer import Fact, Observer
+from callcast.ports.observer import Fact, Observer, WorkSpan
 
 R = TypeVar("R")
 
