@@ -38,8 +38,8 @@ TRAITS = Traits(
 class MemoryBroker:
     """Everything in this process: nothing survives its end. One event loop at a time.
 
-    Offers the abilities `Browses`, `Inspects`, `Parks`, `Pauses` and `Schedules`. `clock` times
-    leases and delays; delays run on its `now()`, so a step of the wall clock moves none of them.
+    Offers the abilities `Browses`, `Inspects`, `Parks`, `Pauses`, `Retires` and `Schedules`.
+    `clock` times leases and delays on its `now()`: a step of the wall clock moves none of them.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -116,7 +116,7 @@ class MemoryBroker:
         for consumer in list(self._consumers):
             await consumer.close()
 
-    # Browses, Inspects, Parks, Pauses
+    # Browses, Inspects, Parks, Pauses, Retires
 
     async def sources(self) -> Sequence[Source]:
         """All groups that there are."""
@@ -163,6 +163,13 @@ class MemoryBroker:
         group = self._group(source)
         group.queue.is_paused = False
         group.bell.ring()
+
+    async def retire(self, source: Source) -> None:
+        """Forget this group with all that waits for it; its consumers find nothing any more."""
+        self._check_open()
+        group = self._topics.get(source.topic, {}).pop(source.group, None)
+        if group is not None:
+            group.queue.is_paused = True
 
     # What they share
 

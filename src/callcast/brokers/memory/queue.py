@@ -153,6 +153,7 @@ class Queue:
             delayed=delayed,
             dead=len(dead),
             oldest=now - oldest,
+            paused=self.is_paused,
         )
 
     def waiting(self, part: Part, now: float) -> list[Entry]:

@@ -26,11 +26,11 @@ class Delivering(Harness):
     @case
     async def test_workers_of_one_group_share_its_messages(self) -> None:
         source = await self.listen()
-        sent = await self.publish(*(f"m{number}" for number in range(20)))
         one = await self.join(source)
         other = await (await self.another()).consume(source, lease=self.lease)
+        sent = await self.publish(*(f"m{number}" for number in range(20)))
         mine = await self.take(one, 10)
-        others = await self.take(other, 10)
+        others = await self.take_all(other)
         assert sorted(ids(mine) + ids(others)) == sorted(sent)
 
     @case

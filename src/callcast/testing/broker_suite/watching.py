@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from callcast.core.outcome import DONE, Dead, Later
-from callcast.ports.broker import Browses, Inspects, Lag, Part, Pauses, Schedules, Source
+from callcast.ports.broker import Browses, Inspects, Lag, Part, Pauses, Retires, Schedules, Source
 from callcast.testing.broker_suite.harness import Harness, case, ids, settle
 
 
@@ -98,12 +98,11 @@ class Watching(Harness):
         source = await self.listen()
         worker = await self.join(source)
         await self.publish("a")
-        await settle(worker, await self.take(worker, 1), Later(self.delay))
+        await settle(worker, await self.take(worker, 1), Later(self.delay * 10))
         [glimpse] = await broker.browse(source, part=Part.DELAYED)
-        assert glimpse.round == 1
         assert glimpse.due is not None
         left = glimpse.due - await self.wall()
-        assert self.delay - self.patience <= left <= self.delay * 1.1
+        assert self.delay * 4 <= left <= self.delay * 10.1
 
     @case
     async def test_all_sources_are_listed(self) -> None:
@@ -114,16 +113,18 @@ class Watching(Harness):
     @case
     async def test_a_paused_source_hands_out_nothing_until_it_is_resumed(self) -> None:
         broker = self.need(Pauses)
-        source, other = await self.listen("billing"), await self.listen("shipping")
+        source = await self.listen()
         worker = await self.join(source)
         await broker.pause(source)
         await self.publish("a")
         await self.nothing(worker)
-        assert await self.finish(await self.join(other)) == ["a"]
+        lag = await self.broker.lag(source)
+        assert (lag.ready, lag.paused) == (1, True)
         waiting = self.start(worker.fetch(10, 1_000_000.0))
         await self.pass_time(0)
         await broker.resume(source)
         assert ids(await waiting) == ["a"]
+        assert not (await self.broker.lag(source)).paused
 
     @case
     async def test_what_is_out_while_paused_can_be_settled(self) -> None:
@@ -155,13 +156,23 @@ class Watching(Harness):
         worker = await self.join(source)
         due = await self.wall() + self.delay
         await self.broker.publish([replace(self.message("a"), deliver_at=due)])
-        await self.nothing(worker)
-        assert (await self.broker.lag(source)).delayed == 1
         await self.pass_time(self.delay * 0.9)
         await self.nothing(worker)
         await self.pass_time(self.delay * 0.2)
         delivery = await self.take_one(worker)
         assert (delivery.message.id, delivery.round) == ("a", 0)
+
+    @case
+    async def test_a_retired_group_is_gone_with_all_that_waits_for_it(self) -> None:
+        broker = self.need(Retires)
+        source = await self.one_of_each()
+        await self.listen("shipping")
+        await broker.retire(source)
+        await broker.retire(source)
+        await self.publish("after")
+        await self.listen()
+        await self.nothing(await self.join(source))
+        assert await self.broker.lag(source) == Lag()
 
     @case
     async def test_each_difference_is_named_before_it_is_made(self) -> None:
