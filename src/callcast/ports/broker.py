@@ -64,6 +64,8 @@ class Lag(Struct, frozen=True):
     dead: int = 0
     oldest: float = 0.0
     """Age in seconds of the oldest message that waits, is leased, delayed or dead; else 0."""
+    paused: bool = False
+    """Nothing is handed out until it is resumed (ability `Pauses`)."""
 
 
 class Traits(Struct, frozen=True):
@@ -230,6 +232,15 @@ class Pauses(Protocol):
 
     async def resume(self, source: Source) -> None:
         """Go on."""
+        ...
+
+
+@runtime_checkable
+class Retires(Protocol):
+    """Can end a group for good."""
+
+    async def retire(self, source: Source) -> None:
+        """Forget this group with all that waits for it, dead letters too. Idempotent."""
         ...
 
 

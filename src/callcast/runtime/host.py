@@ -1,0 +1,220 @@
+"""A service on a bus: database, lifespan, handlers, chains, workers."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from importlib.metadata import version
+
+from callcast.core.context import Context
+from callcast.core.contract import Event, Operation
+from callcast.core.errors import Misuse
+from callcast.core.outcome import DONE, Outcome
+from callcast.core.work import Layer, Work
+from callcast.policies.chain import chain
+from callcast.policies.notes import Origin
+from callcast.ports.broker import Parks, Source, need
+from callcast.ports.session import Database
+from callcast.runtime import recipes
+from callcast.runtime.handlers import Bound, Injection, bind, wants_transaction
+from callcast.runtime.house import House
+from callcast.runtime.inbox import Inbox
+from callcast.runtime.relay import Relay
+from callcast.runtime.replies import REPLY_TO, AnswerErrors, reply_to
+from callcast.runtime.service import Handler, Service
+from callcast.runtime.serving import Served
+from callcast.runtime.transaction import Transaction, Units
+from callcast.runtime.worker import Subscription, Worker
+
+
+class Host:
+    """Runs one service; opened once, then closed."""
+
+    def __init__(self, service: Service, house: House) -> None:
+        self.service = service
+        self._house = house
+        self._stack = AsyncExitStack()
+        self._yielded: object = None
+        self._database: Database | None = None
+        self.units: Units | None = None
+        self._relay: Worker | None = None
+        self.workers: list[Worker] = []
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """What must exist at the broker before the workers start."""
+        return [handler.source for handler in self.service.handlers if is_consumed(handler)]
+
+    async def open(self) -> None:
+        """Open the database, enter the lifespan, bind the handlers, make workers (not started).
+
+        Raises `Misuse` for a handler that cannot be bound; what the lifespan raises passes.
+        """
+        service = self.service
+        if service.database is not None or any(map(wants_transaction, service.handlers)):
+            await self._open_database()
+        if service.lifespan is not None:
+            self._yielded = await self._stack.enter_async_context(service.lifespan())
+        for handler in service.handlers:
+            self._bind(handler)
+
+    async def start(self) -> None:
+        """Start the relay and the workers; their topics exist by now."""
+        if self._relay is not None:
+            await self._relay.start()
+        for worker in self.workers:
+            await worker.start()
+
+    async def drain(self, until: float) -> None:
+        """Let the workers finish and settle, at most until then (monotonic)."""
+        await asyncio.gather(*(worker.drain(until) for worker in self.workers))
+
+    async def drain_relay(self, until: float) -> None:
+        """Let the relay finish what it has in hand; what waits stays in the outbox."""
+        if self._relay is not None:
+            await self._relay.drain(until)
+
+    async def outbox_pending(self) -> int:
+        """Messages that wait in this service's outbox."""
+        return 0 if self.units is None else await self.units.pending()
+
+    async def close(self) -> None:
+        """Leave the lifespan and close the database. Idempotent."""
+        await self._stack.aclose()
+
+    async def _open_database(self) -> None:
+        house, service = self._house, self.service
+        database = house.open_database(service.name, service.database)
+        self._database = database
+        self._stack.push_async_callback(database.close)
+        self.units = Units(database, envelopes=house.envelopes, ports=house.ports, bus=house.name)
+        await self.units.prepare(service.schema)
+        self.relay = Relay(self.units, service.name, house.send, ports=house.ports)
+
+    def _bind(self, handler: Handler) -> None:
+        house = self._house
+        bound = bind(handler, self._injection(), house.executor)
+        contract = handler.contract
+        if isinstance(contract, Operation):
+            inbox = self._inbox(handler) if bound.takes_transaction else None
+            run = chain(recipes.serve(house.ports, inbox), _answering(bound))
+            house.desk.add(Served(contract, self.service.name, run))
+        if is_consumed(handler):
+            self.workers.append(self._worker(handler, bound))
+
+    def _injection(self) -> Injection:
+        return Injection(
+            asynchronous={
+                type(self._house.bus): lambda _work, _context: self._house.bus,
+                Transaction: lambda work, _context: work.transaction,
+            },
+            plain={Context: lambda _work, context: context},
+            yielded=self._yielded,
+            has_database=self._database is not None,
+        )
+
+    def _inbox(self, handler: Handler) -> Inbox:
+        if self.units is None:
+            raise Misuse(f"{handler.where} takes a Transaction, but its service has no database")
+        return Inbox(self.units, handler.group, handler.contract)
+
+    def _worker(self, handler: Handler, bound: Bound) -> Worker:
+        house, settings = self._house, self._house.settings
+        contract = handler.contract
+        parks = isinstance(contract, Event) and contract.on_dead == "park"
+        if parks:
+            need(house.broker, Parks)
+        subscription = Subscription(
+            source=handler.source,
+            contract=contract,
+            service=self.service.name,
+            handler=handler.where,
+            run=self._consuming(handler, bound),
+            timeout=handler.timeout,
+            park=parks,
+            slots=settings.slots,
+            lease=settings.lease,
+        )
+        return Worker(house.broker, subscription, ports=house.ports, tasks=house.tasks)
+
+    def _consuming(self, handler: Handler, bound: Bound) -> Callable[[Work], Awaitable[Outcome]]:
+        house, contract = self._house, handler.contract
+        form = contract.request if isinstance(contract, Operation) else contract.type
+        parts = recipes.Consuming(
+            recovery=handler.recovery or house.settings.recovery,
+            origin=Origin(
+                source=contract.topic,
+                group=handler.group,
+                handler=handler.where,
+                host=platform.node(),
+                version=version("callcast"),
+            ),
+            decode=house.codec.decoder(form),
+            timeout=handler.timeout,
+            inbox=self._inbox(handler) if bound.takes_transaction else None,
+        )
+        layers: list[Layer[Outcome]] = recipes.consume(parts, house.ports)
+        if isinstance(contract, Operation):
+            layers.insert(0, AnswerErrors(house.name, house.ports.clock, house.send))
+        return chain(layers, self._handling(handler, bound))
+
+    def _handling(self, handler: Handler, bound: Bound) -> Callable[[Work], Awaitable[Outcome]]:
+        """The innermost step of CONSUME: the handler in its context, then the answer, if any."""
+        house, service, group = self._house, self.service.name, handler.group
+        now, timeout, run = house.ports.clock.now, handler.timeout, bound.run
+        contract = handler.contract
+        encode = house.codec.encoder(contract.response) if isinstance(contract, Operation) else None
+
+        async def handle(work: Work) -> Outcome:
+            message = work.message
+            if message is None:
+                raise Misuse(f"{group!r}: a CONSUME chain was given work without a message")
+            context = Context(
+                message.id,
+                message.correlation_id or message.id,
+                message.causation_id,
+                message.source,
+                service,
+                work.name,
+                work.attempt,
+                deadline=now() + timeout,
+                headers=message.headers,
+            )
+            result = await run(work, context)
+            if encode is not None and REPLY_TO in message.headers:
+                await self._answer(work, encode(result))
+            return DONE
+
+        return handle
+
+    async def _answer(self, work: Work, body: bytes) -> None:
+        """Send the result where the caster asked; within the transaction, when there is one."""
+        house = self._house
+        if work.message is None:
+            return
+        answer = reply_to(work.message, source=house.name, body=body, now=house.ports.clock.wall())
+        if answer is None:
+            return
+        if isinstance(work.transaction, Transaction):
+            await work.transaction.send(answer)
+        else:
+            await house.send(answer)
+
+
+def is_consumed(handler: Handler) -> bool:
+    """Whether messages come to it: events always, operations when they may be cast."""
+    contract = handler.contract
+    return isinstance(contract, Event) or contract.idempotent or contract.once
+
+
+def _answering(bound: Bound) -> Callable[[Work], Awaitable[object]]:
+    """The innermost step of SERVE."""
+
+    async def answer(work: Work) -> object:
+        if work.context is None:
+            raise Misuse(f"{work.name!r}: a SERVE chain was given work without a context")
+        return await bound.run(work, work.context)
+
+    return answer

@@ -1,0 +1,161 @@
+"""The one place of late imports: heavy libraries load when they are first needed."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from callcast.core.errors import Misuse
+from callcast.ports.broker import Broker
+from callcast.ports.clock import Clock
+from callcast.ports.codec import Codec
+from callcast.ports.observer import Observer
+from callcast.ports.session import Database
+from callcast.ports.transport import Dispatcher, Transport
+from callcast.runtime.peers import Peer
+from callcast.runtime.ports import Ports
+
+_EXTRAS = {
+    "amqp": ("pika", "rabbitmq"),
+    "amqps": ("pika", "rabbitmq"),
+    "kafka": ("confluent_kafka", "kafka"),
+    "nats": ("nats", "nats"),
+    "redis": ("redis", "redis"),
+    "postgresql": ("asyncpg", "postgres"),
+}
+"""Brokers beyond the core: their driver, and the extra that brings it."""
+
+
+def load(module: str, *, extra: str = "") -> Any:
+    """Import a module now; raises `Misuse` with the install line when an extra is missing."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        wanted = module.partition(".")[0]
+        if not extra or (error.name or "").partition(".")[0] != wanted:
+            raise
+        raise Misuse(f"{wanted} is not installed: pip install 'callcast[{extra}]'") from error
+
+
+def open_broker(url: str, clock: Clock) -> Broker:
+    """Make the broker that a URL names, not yet connected; raises `Misuse` for a URL it is not."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    if parts.scheme == "memory":
+        return _memory(options, clock)
+    if parts.scheme == "sqlite":
+        return _sqlite(parts.path, options, clock)
+    if parts.scheme in _EXTRAS:
+        driver, extra = _EXTRAS[parts.scheme]
+        load(driver, extra=extra)
+        raise Misuse(
+            f"broker {parts.scheme}://: this version of callcast has no {extra} adapter yet; use"
+            " sqlite:///file.db or memory://"
+        )
+    known = ", ".join(["memory", "sqlite", *_EXTRAS])
+    raise Misuse(
+        f"broker URL with scheme {parts.scheme!r}: use one of {known},"
+        " such as 'sqlite:///orders.db'"
+    )
+
+
+def json_codec() -> Codec:
+    """The codec of messages and calls."""
+    codec: Codec = load("callcast.codecs").JsonCodec()
+    return codec
+
+
+def otel_observer(clock: Clock, system: str) -> Observer:
+    """The observer that tells OpenTelemetry and the log; `system` is the broker's name."""
+    observer: Observer = load("callcast.telemetry.otel").OtelObserver(clock, system=system)
+    return observer
+
+
+def local_transport(dispatcher: Dispatcher, clock: Clock) -> Transport:
+    """Calls to services of this process."""
+    transport: Transport = load("callcast.transports.local").LocalTransport(dispatcher, clock)
+    return transport
+
+
+def http_transport(service: str, peer: Peer, *, codec: Codec, ports: Ports) -> Transport:
+    """Calls over HTTP to one peer."""
+    transport: Transport = load("callcast.transports.aiohttp_client").AiohttpTransport(
+        service,
+        peer.url,
+        codec=codec,
+        clock=ports.clock,
+        observer=ports.observer,
+        headers=peer.headers,
+        auth=peer.auth,
+    )
+    return transport
+
+
+def asgi_app(dispatcher: Dispatcher, codec: Codec, ports: Ports, *, body_max_bytes: int) -> object:
+    """An ASGI application that serves what the dispatcher has."""
+    limits = load("callcast.transports.limits").HttpLimits(body_max_bytes=body_max_bytes)
+    app: object = load("callcast.transports.http_server").asgi_app(
+        dispatcher, codec=codec, limits=limits, new_id=ports.new_id
+    )
+    return app
+
+
+def open_database(declared: object, ports: Ports) -> Database:
+    """The database that a service declared: a URL, or a `Database`; else `Misuse`."""
+    if isinstance(declared, str) and urlsplit(declared).scheme == "sqlite":
+        return sqlite_database(sqlite_path(declared), ports)
+    if isinstance(declared, Database):
+        return declared
+    raise Misuse(
+        f"database={type(declared).__name__}: give a URL such as 'sqlite:///orders-data.db'"
+        " or a callcast.ports.session.Database"
+    )
+
+
+def sqlite_database(path: str, ports: Ports) -> Database:
+    """A SQLite database for transactions; ``:memory:`` is private."""
+    database: Database = load("callcast.sessions.sqlite").SqliteDatabase(
+        path, clock=ports.clock, failpoints=ports.failpoints
+    )
+    return database
+
+
+def sqlite_path(url: str) -> str:
+    """The file of ``sqlite:///file.db`` (relative) or ``sqlite:////var/file.db`` (absolute)."""
+    path = urlsplit(url).path.removeprefix("/")
+    if not path:
+        raise Misuse(f"{url!r} names no file: write sqlite:///orders.db")
+    return path
+
+
+def _memory(options: Mapping[str, str], clock: Clock) -> Broker:
+    _refuse_unknown("memory", options, ())
+    broker: Broker = load("callcast.brokers.memory").MemoryBroker(clock)
+    return broker
+
+
+def _sqlite(path: str, options: Mapping[str, str], clock: Clock) -> Broker:
+    _refuse_unknown("sqlite", options, ("synchronous", "retain"))
+    said: dict[str, object] = dict(options)
+    if "retain" in said:
+        said["retain"] = _number("retain", options["retain"])
+    make: Callable[..., Broker] = load("callcast.brokers.sqlite").SqliteBroker
+    return make(sqlite_path(f"sqlite://{path}"), clock=clock, **said)
+
+
+def _refuse_unknown(scheme: str, options: Mapping[str, str], known: tuple[str, ...]) -> None:
+    for name in options:
+        if name not in known:
+            raise Misuse(
+                f"broker option {name!r} is unknown to {scheme}://;"
+                f" known: {', '.join(known) or 'none'}"
+            )
+
+
+def _number(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise Misuse(f"broker option {name}={text!r}: a number of seconds is wanted") from error

@@ -1,0 +1,104 @@
+"""Publishing and casting: message, layers, coalescer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from msgspec.structs import replace
+
+from callcast.core.contract import Event, Operation
+from callcast.core.errors import Misuse, NotSent, Unavailable
+from callcast.core.message import Message
+from callcast.core.work import Kind, Next, Work
+from callcast.policies.chain import chain
+from callcast.ports.broker import Broker, Schedules, Source, need
+from callcast.runtime import recipes
+from callcast.runtime.coalescer import Coalescer
+from callcast.runtime.ports import Ports
+from callcast.runtime.settings import Settings
+
+
+class Sender:
+    """Sends messages through the PUBLISH chain, and makes their topics exist on first use."""
+
+    def __init__(
+        self, broker: Broker, coalescer: Coalescer, *, ports: Ports, settings: Settings
+    ) -> None:
+        self._broker = broker
+        self._coalescer = coalescer
+        self._ports = ports
+        self._deadline = settings.publish_deadline
+        self._body_max_bytes = min(settings.body_max_bytes, broker.traits.body_max_bytes)
+        self._run: Next[object] = chain(recipes.publish(ports), self._hand_over)
+        self._known: dict[int, object] = {}  # contracts whose topic exists, by their id()
+
+    def knows(self, contract: Event[Any] | Operation[Any, Any]) -> bool:
+        """Whether the topic of this contract exists already."""
+        return id(contract) in self._known
+
+    async def prepare(self, contract: Event[Any] | Operation[Any, Any]) -> None:
+        """Make the topic exist; for a cast also its service's queue, though it has never run."""
+        sources: Sequence[Source] = ()
+        if isinstance(contract, Operation):
+            sources = (Source(contract.topic, contract.service),)
+        try:
+            with self._ports.clock.expire_at(self._ports.clock.now() + self._deadline):
+                await self._broker.ensure([contract.topic], sources)
+        except TimeoutError as error:
+            raise NotSent(
+                f"{contract.topic!r}: the broker did not answer within {self._deadline:g} s"
+            ) from error
+        except Unavailable as error:
+            raise NotSent(f"{contract.topic!r}: {error}") from error
+        self._known[id(contract)] = contract
+
+    async def send(self, message: Message) -> None:
+        """Send one message; returns when it is durable.
+
+        Raises `Misuse` for what no repeat would mend, `NotSent` or `Unanswered` with its id.
+        """
+        self._check(message)
+        await self._run(
+            Work(
+                Kind.PUBLISH,
+                message.type,
+                message.id,
+                peer=message.topic,
+                message=message,
+                deadline=self._ports.clock.now() + self._deadline,
+            )
+        )
+
+    def _check(self, message: Message) -> None:
+        """Refuse a body over the limit, and a delay that nobody keeps."""
+        if len(message.body) > self._body_max_bytes:
+            raise Misuse(
+                f"{message.type!r}: a body of {len(message.body)} bytes exceeds the limit of"
+                f" {self._body_max_bytes}: store it elsewhere and send a reference"
+            )
+        if message.deliver_at is not None:
+            need(self._broker, Schedules)
+
+    async def _hand_over(self, work: Work) -> None:
+        """The innermost step of PUBLISH: into the coalescer, with the trace of the span around."""
+        message, deadline = work.message, work.deadline
+        if message is None or deadline is None:
+            raise Misuse("a PUBLISH chain was given work without a message or a deadline")
+        carrier = self._ports.observer.carrier(work)
+        if carrier:
+            message = traced(message, carrier)
+        await self._coalescer.publish(message, deadline)
+
+
+def traced(message: Message, carrier: Mapping[str, str]) -> Message:
+    """The message with the trace headers of the carrier; baggage travels among the headers."""
+    headers = message.headers
+    if "baggage" in carrier:
+        headers = {**headers, "baggage": carrier["baggage"]}
+    return replace(
+        message,
+        traceparent=carrier.get("traceparent"),
+        tracestate=carrier.get("tracestate"),
+        headers=headers,
+    )

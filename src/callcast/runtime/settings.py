@@ -1,0 +1,168 @@
+"""Settings: defaults of DESIGN section 11, overridden by files, the environment and arguments."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from callcast.core.errors import Misuse
+from callcast.policies.recovery import Recovery
+from callcast.runtime.policy import Bulkhead, CircuitBreaker, Policy, Retry
+
+PREFIX = "CALLCAST_"
+PEER_PREFIX = "CALLCAST_PEER_"
+BROKER_DEFAULT = "memory://"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """How a bus behaves where a contract, a handler or a peer does not say otherwise.
+
+    Durations are seconds.
+    """
+
+    recovery: Recovery = field(default_factory=Recovery)
+    policy: Policy = field(default_factory=Policy)
+    publish_deadline: float = 5.0
+    """How long a publish or cast may wait for durability."""
+    slots: int = 64
+    """Handlers of one source running at once in this process."""
+    threads_max: int = 32
+    """Plain ``def`` handlers running at once in this process."""
+    lease: float = 60.0
+    """A message whose worker shows no life for so long is given to another; renewed at a third."""
+    kill_switch_wait: float = 30.0
+    watchdog: float = 30.0
+    drain: float = 25.0
+    body_max_bytes: int = 1_048_576
+    inbox_retention: float = 7 * 86_400.0
+    outbox_retention: float = 72 * 3_600.0
+
+
+class Table(Struct, forbid_unknown_fields=True, rename="kebab"):
+    """What ``[tool.callcast]``, ``callcast.toml`` and ``CALLCAST_*`` may say."""
+
+    broker: str | None = None
+    name: str | None = None
+    peers: dict[str, str] = {}
+    database: str | None = None
+    traces: str | None = None
+    publish_deadline: float | None = None
+    slots: int | None = None
+    threads_max: int | None = None
+    lease: float | None = None
+    kill_switch_wait: float | None = None
+    watchdog: float | None = None
+    drain: float | None = None
+    body_max_bytes: int | None = None
+    immediate: int | None = None
+    delays: str | None = None
+    """Comma-separated seconds, such as ``10,30,120,600``."""
+    attempts: int | None = None
+    attempt_timeout: float | None = None
+    breaker_wait: float | None = None
+    breaker_window: int | None = None
+    breaker_minimum: int | None = None
+    bulkhead: int | None = None
+
+
+_PLAIN = (
+    "publish_deadline",
+    "slots",
+    "threads_max",
+    "lease",
+    "kill_switch_wait",
+    "watchdog",
+    "drain",
+    "body_max_bytes",
+)
+
+
+def read_table(folder: Path, environ: Mapping[str, str] = os.environ) -> Table:
+    """Files first (`pyproject.toml`, then `callcast.toml`), the environment over them.
+
+    Raises `Misuse` for a value that is not of its kind, naming where it stands.
+    """
+    raw: dict[str, object] = {}
+    for name in ("pyproject.toml", "callcast.toml"):
+        raw |= _file(folder / name)
+    peers = dict(raw.get("peers") or {})  # type: ignore[call-overload]  # converted below
+    known = {name.upper(): name.replace("_", "-") for name in Table.__struct_fields__}
+    for name, value in environ.items():
+        if name.startswith(PEER_PREFIX):
+            peers[name[len(PEER_PREFIX) :].lower().replace("_", "-")] = value
+        elif name.startswith(PREFIX) and (key := known.get(name[len(PREFIX) :])):
+            raw[key] = value
+    raw["peers"] = peers
+    try:
+        return msgspec.convert(raw, Table, strict=False)
+    except msgspec.ValidationError as error:
+        raise Misuse(
+            f"a setting of callcast is wrong: {error} (looked in {folder / 'pyproject.toml'}"
+            f" [tool.callcast], {folder / 'callcast.toml'} and {PREFIX}* variables)"
+        ) from error
+
+
+def _file(path: Path) -> Mapping[str, object]:
+    if not path.is_file():
+        return {}
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misuse(f"{path} is not TOML: {error}") from error
+    if path.name == "pyproject.toml":
+        content = content.get("tool", {}).get("callcast", {})
+    return content
+
+
+def settings_of(table: Table) -> Settings:
+    """The defaults with everything that the table says; raises `Misuse` for bad delays."""
+    settings = Settings()
+    said = {name: getattr(table, name) for name in _PLAIN if getattr(table, name) is not None}
+    recovery = settings.recovery
+    if table.immediate is not None:
+        recovery = replace(recovery, immediate=table.immediate)
+    if table.delays is not None:
+        recovery = replace(recovery, delays=_delays(table.delays))
+    return replace(settings, recovery=recovery, policy=_policy(settings.policy, table), **said)
+
+
+def _delays(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError as error:
+        raise Misuse(
+            f"delays={text!r}: write seconds separated by commas, such as 10,30,120,600"
+        ) from error
+
+
+def _policy(policy: Policy, table: Table) -> Policy:
+    retry = policy.retry or Retry()
+    if table.attempts is not None:
+        retry = replace(retry, attempts=table.attempts)
+    breaker = policy.breaker or CircuitBreaker()
+    said = {
+        name: value
+        for name, value in (
+            ("wait", table.breaker_wait),
+            ("window", table.breaker_window),
+            ("minimum", table.breaker_minimum),
+        )
+        if value is not None
+    }
+    breaker = replace(breaker, **said)
+    bulkhead = policy.bulkhead if table.bulkhead is None else Bulkhead(table.bulkhead)
+    timeout = policy.attempt_timeout if table.attempt_timeout is None else table.attempt_timeout
+    return replace(policy, retry=retry, breaker=breaker, bulkhead=bulkhead, attempt_timeout=timeout)
+
+
+def program_name() -> str:
+    """What a bus is called that has no service to be named after: the program's file."""
+    return Path(sys.argv[0] or "python").stem or "python"
