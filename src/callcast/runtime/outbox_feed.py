@@ -1,0 +1,364 @@
+"""The outbox of one bus as a `Feed`: an ordinary worker relays it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from callcast.core.errors import Busy, CallcastError, Misuse
+from callcast.core.outcome import Dead, Done, Later, Outcome, Release
+from callcast.ports.broker import Delivery, Lag, Part, Source, Unsettled
+from callcast.ports.observer import OutboxAged
+from callcast.ports.session import Session
+from callcast.ports.tasks import Tasks
+from callcast.runtime.lane_lease import LaneLease
+from callcast.runtime.ports import Ports
+from callcast.runtime.transaction import Units
+from callcast.stores.outbox import Pending
+
+Verdict = tuple[Delivery, Outcome]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutboxSettings:
+    """How an outbox is relayed. Durations are seconds."""
+
+    lease: float = 5.0
+    """When a relay dies, another takes over after so long."""
+    margin: float = 1.0
+    """Before the end of its lease a relay stops handing out: clocks drift, threads wait."""
+    poll: float = 0.02
+    poll_max: float = 1.0
+    """Between two looks at the table: the first while busy, slowly up to the second when idle."""
+    retention: float = 72 * 3_600.0
+    """How long published rows are kept, to be sent again after a broker lost what it confirmed."""
+    tidy: float = 15.0
+    """Between two looks for old rows and for rows that wait for too long."""
+    tidy_batch: int = 500
+    aged: float = 60.0
+    """From which age on unsent rows raise the alarm."""
+
+
+class OutboxFeed:
+    """Hands out the unsent rows of one bus, in order, to one relay at a time.
+
+    What a `Release` with `after` says holds for the whole outbox: the broker is away. A row that is
+    `Later` is tried again for ever, its key waits; one that is `Dead` is parked, its key with it.
+    """
+
+    def __init__(
+        self,
+        units: Units,
+        owner: str,
+        *,
+        ports: Ports,
+        tasks: Tasks,
+        settings: OutboxSettings | None = None,
+    ) -> None:
+        self._units = units
+        self._owner = owner
+        self._ports = ports
+        self._tasks = tasks
+        self._settings = settings or OutboxSettings()
+        self._consumers: list[OutboxConsumer] = []
+        units.on_commit(self.nudge)
+
+    def nudge(self) -> None:
+        """Look now: something was committed."""
+        for consumer in self._consumers:
+            consumer.nudge()
+
+    async def consume(
+        self,
+        source: Source,
+        *,
+        part: Part = Part.READY,
+        lease: float = 0.0,
+        prefetch: int = 250,
+    ) -> OutboxConsumer:
+        """Open a consumer; see `Feed.consume`. The lease is the lane's, from the settings."""
+        del lease
+        if part is not Part.READY:
+            raise Misuse(f"an outbox has no part {part.value!r}: parked rows are unparked")
+        consumer = OutboxConsumer(
+            self._units,
+            f"{self._owner}/{source.group}",
+            ports=self._ports,
+            tasks=self._tasks,
+            settings=self._settings,
+            prefetch=prefetch,
+        )
+        self._consumers = [*(c for c in self._consumers if not c.is_closed), consumer]
+        return consumer
+
+    async def lag(self, source: Source) -> Lag:
+        """What of this bus is not sent yet; `dead` are the parked rows."""
+        del source
+        leased = sum(consumer.count for consumer in self._consumers)
+        for pending in await self._units.outbox.pending(self._units.database):
+            if pending.bus == self._units.outbox.bus:
+                return Lag(
+                    ready=max(0, pending.ready - leased),
+                    leased=leased,
+                    delayed=pending.delayed,
+                    dead=pending.parked,
+                    oldest=pending.oldest,
+                )
+        return Lag(leased=leased)
+
+
+class Handed(Struct, frozen=True):
+    """The handle of a delivery: its row, and the epoch under which it was handed out."""
+
+    id: int
+    epoch: int
+
+
+class OutboxConsumer:
+    """One relay's hold on the lane of its bus."""
+
+    def __init__(
+        self,
+        units: Units,
+        owner: str,
+        *,
+        ports: Ports,
+        tasks: Tasks,
+        settings: OutboxSettings,
+        prefetch: int,
+    ) -> None:
+        self._units = units
+        self._outbox = units.outbox
+        self._owner = owner
+        self._ports = ports
+        self._clock = ports.clock
+        self._reach = ports.failpoints
+        self._tasks = tasks
+        self._settings = settings
+        self._prefetch = prefetch
+        self._loop = asyncio.get_running_loop()
+        self._lease = LaneLease(settings.lease, settings.margin)
+        self._out: set[int] = set()
+        """Rows handed out and not settled; changed on the loop only."""
+        self._settled: set[int] = set()
+        """Rows settled since the last look began: its snapshot may still show them as unsent."""
+        self._pause = settings.poll
+        self._away_until = 0.0
+        self._tidy_at = 0.0
+        self._nudged = asyncio.Event()
+        self._is_renewing = False
+        self.is_closed = False
+
+    @property
+    def count(self) -> int:
+        """Rows handed out and not settled."""
+        return len(self._out)
+
+    def nudge(self) -> None:
+        """Look now."""
+        self._nudged.set()
+
+    async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
+        """The next rows; see `Consumer.fetch`. Nothing is counted: a relay's crash is no fault."""
+        deadline = self._clock.now() + wait
+        while not self.is_closed:
+            self._nudged.clear()
+            await self._tidy()
+            found = await self._look(min(limit, self._prefetch))
+            if found and not self.is_closed:
+                self._pause = self._settings.poll
+                return self._hand_out(found)
+            left = deadline - self._clock.now()
+            if left <= 0:
+                break
+            await self._rest(left)
+        return ()
+
+    async def settle(self, verdicts: Sequence[Verdict]) -> None:
+        """Carry the verdicts out under the fence; see `Consumer.settle`."""
+        for delivery, outcome in verdicts:
+            if isinstance(outcome, Release):
+                self._out.discard(_handed(delivery).id)
+                self._away_until = max(self._away_until, self._clock.now() + outcome.after)
+        written = [verdict for verdict in verdicts if not isinstance(verdict[1], Release)]
+        lost = [each for each, _ in written if _handed(each).epoch != self._lease.epoch]
+        mine = [verdict for verdict in written if _handed(verdict[0]).epoch == self._lease.epoch]
+        if mine and not await self._write(mine):
+            lost = [delivery for delivery, _ in written]
+            self._lease.lost()
+        self._forget(_handed(delivery).id for delivery, _ in written)
+        self._nudged.set()
+        if lost:
+            raise Unsettled(lost=lost, why="the lane has another owner")
+
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Renew the lane when it is due; see `Consumer.renew`."""
+        if deliveries and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._renew_soon)
+
+    async def close(self) -> None:
+        """Give the lane back, so that another relay takes it at once. Idempotent."""
+        if self.is_closed:
+            return
+        self.is_closed = True
+        self._nudged.set()
+        epoch = self._lease.epoch
+        if epoch is not None:
+            async with self._units.database.begin() as session:
+                await self._outbox.renew(session, epoch, -self._settings.lease)
+
+    def _hand_out(self, found: Sequence[Delivery]) -> Sequence[Delivery]:
+        self._out.update(_handed(delivery).id for delivery in found)
+        return found
+
+    def _forget(self, ids: Iterable[int]) -> None:
+        for each in ids:
+            self._out.discard(each)
+            self._settled.add(each)
+
+    async def _look(self, limit: int) -> Sequence[Delivery]:
+        """What may be handed out now: read while the lane is ours, from before to after."""
+        if self._clock.now() < self._away_until:
+            return ()
+        for _ in range(2):
+            epoch = self._lease.epoch if self._lease.is_mine(self._clock.now()) else None
+            found = await self._read(limit, epoch or 0)
+            if not found or (epoch is not None and self._holds(epoch)):
+                self._reach("outbox.after_read")
+                return found
+            if not await self._hold_lane():
+                return ()
+        return ()
+
+    async def _read(self, limit: int, epoch: int) -> Sequence[Delivery]:
+        self._settled.clear()
+        # Rows that are out are the oldest, so they come first and are looked at in vain.
+        entries = await self._outbox.due(
+            self._units.database, limit + len(self._out), max(1, limit // 4) + len(self._out)
+        )
+        hidden = self._out | self._settled
+        return [
+            Delivery(entry.message, entry.attempts, handle=Handed(entry.id, epoch))
+            for entry in entries
+            if entry.id not in hidden
+        ][:limit]
+
+    def _holds(self, epoch: int) -> bool:
+        return self._lease.epoch == epoch and self._lease.is_mine(self._clock.now())
+
+    async def _hold_lane(self) -> bool:
+        """Take the lane, or what is left of it again; False while another relay has it."""
+        if self._lease.epoch is not None:
+            return await self._renew()
+        outbox, database = self._outbox, self._units.database
+        lane = await outbox.lane(database)
+        if lane.left > 0:
+            return False
+        since = self._clock.now()
+        try:
+            async with database.begin() as session:
+                epoch = await outbox.take(session, self._owner, self._settings.lease)
+        except Busy:
+            return False
+        if epoch is None:
+            return False
+        self._lease.took(epoch, since)
+        self._reach("outbox.lane_taken")
+        return True
+
+    def _renew_soon(self) -> None:
+        if not self._is_renewing and not self.is_closed and self._lease.is_due(self._clock.now()):
+            self._is_renewing = True
+            self._tasks.start(self._renew(), name="callcast outbox lane")
+
+    async def _renew(self) -> bool:
+        epoch, since = self._lease.epoch, self._clock.now()
+        self._is_renewing = True
+        try:
+            if epoch is None:
+                return False
+            async with self._units.database.begin() as session:
+                is_mine = await self._outbox.renew(session, epoch, self._settings.lease)
+        except CallcastError:
+            # It ends by itself, or the next look tries again.
+            return False
+        finally:
+            self._is_renewing = False
+        if is_mine:
+            self._lease.renewed(since)
+        elif self._lease.epoch == epoch:
+            self._lease.lost()
+        return is_mine
+
+    async def _write(self, verdicts: Sequence[Verdict]) -> bool:
+        """One transaction for all; False when the lane is another's by now."""
+        epoch = self._lease.epoch or 0
+        try:
+            async with self._units.database.begin() as session:
+                self._reach("outbox.before_mark")
+                if not await self._outbox.is_mine(session, epoch):
+                    return False
+                await self._carry_out(session, epoch, verdicts)
+        except CallcastError as error:
+            failed = [delivery for delivery, _ in verdicts]
+            raise Unsettled(failed=failed, why=str(error)) from error
+        self._reach("outbox.after_mark")
+        return True
+
+    async def _carry_out(self, session: Session, epoch: int, verdicts: Sequence[Verdict]) -> None:
+        done = [_handed(each).id for each, outcome in verdicts if isinstance(outcome, Done)]
+        if done:
+            await self._outbox.mark(session, epoch, done)
+        for delivery, outcome in verdicts:
+            row = _handed(delivery).id
+            if isinstance(outcome, Later):
+                await self._outbox.put_off(session, row, delay=outcome.delay, error=outcome.reason)
+            elif isinstance(outcome, Dead):
+                await self._outbox.park(session, row, outcome.reason)
+                self._tidy_at = 0.0  # a parked row is an alarm of its own, and at once
+
+    async def _rest(self, left: float) -> None:
+        """Until a nudge, the next look, or the end of the fetch."""
+        now = self._clock.now()
+        until = now + min(left, max(self._pause, self._away_until - now))
+        self._pause = min(2 * self._pause, self._settings.poll_max)
+        try:
+            with self._clock.expire_at(until, coarse=False):
+                await self._nudged.wait()
+        except TimeoutError:
+            return
+        self._pause = self._settings.poll
+
+    async def _tidy(self) -> None:
+        """Now and then: delete old published rows, and raise the alarm for what waits too long."""
+        now = self._clock.now()
+        if now < self._tidy_at:
+            return
+        settings = self._settings
+        self._tidy_at = now + settings.tidy
+        try:
+            for pending in await self._outbox.pending(self._units.database):
+                self._tell_age(pending)
+            async with self._units.database.begin() as session:
+                cleaned = await self._outbox.clean(session, settings.retention, settings.tidy_batch)
+                self._reach("outbox.in_cleanup")
+        except Busy:
+            return
+        if cleaned == settings.tidy_batch:
+            self._tidy_at = now
+
+    def _tell_age(self, pending: Pending) -> None:
+        if pending.parked or pending.oldest >= self._settings.aged:
+            count = pending.ready + pending.delayed + pending.parked
+            self._ports.observer.tell(
+                OutboxAged(service=pending.bus, pending=count, age=pending.oldest)
+            )
+
+
+def _handed(delivery: Delivery) -> Handed:
+    if not isinstance(delivery.handle, Handed):
+        raise Misuse("this delivery came from elsewhere")
+    return delivery.handle
