@@ -17,16 +17,21 @@ LEAST_LEFT = 0.001
 """Seconds: with less left nothing is sent. Peers read an encoded 0 as "no deadline"."""
 
 
-def effective(work: Work, limit: float | None, now: float) -> float | None:
-    """The earliest of the inherited deadline and the call's own (or `limit` seconds from now)."""
+def effective(work: Work, now: float, *, default: float | None, cap: float | None) -> float | None:
+    """The earliest of the inherited deadline, the work's own (or `default`) and `cap`.
+
+    `default` and `cap` are seconds from now.
+    """
     deadline = work.deadline
-    if deadline is None and limit is not None:
-        deadline = now + limit
+    if deadline is None and default is not None:
+        deadline = now + default
     context = work.context
-    inherited = None if context is None else context.deadline
-    if inherited is None:
-        return deadline
-    return inherited if deadline is None else min(deadline, inherited)
+    bounds = (
+        deadline,
+        None if context is None else context.deadline,
+        None if cap is None else now + cap,
+    )
+    return min((bound for bound in bounds if bound is not None), default=None)
 
 
 def expired(work: Work, left: float) -> Expired:
@@ -41,23 +46,27 @@ def expired(work: Work, left: float) -> Expired:
 class Deadline:
     """CALL and PUBLISH: fixes the deadline, and fails with `Expired` when none of it is left.
 
-    `limit` is the operation's own, in seconds, for work that comes without a deadline. No timer is
+    `default` in seconds is for work that comes without one; `cap` bounds every work. No timer is
     armed here: `AttemptTimeout` bounds each attempt, `Retry` each wait and `Bulkhead` its queue.
     """
 
-    def __init__(self, limit: float | None = None, *, clock: Clock) -> None:
-        self._limit = limit
+    def __init__(
+        self, default: float | None = None, *, clock: Clock, cap: float | None = None
+    ) -> None:
+        self._default = default
+        self._cap = cap
         self._now = clock.now
 
     def __repr__(self) -> str:
-        return "Deadline()" if self._limit is None else f"Deadline({self._limit:g} s)"
+        limit = self._default if self._cap is None else self._cap
+        return "Deadline(inherited)" if limit is None else f"Deadline({limit:g} s)"
 
     def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
         """Do the work, if there is time."""
         now = self._now()
         deadline = work.deadline
-        if deadline is None or work.context is not None:
-            deadline = effective(work, self._limit, now)
+        if deadline is None or work.context is not None or self._cap is not None:
+            deadline = effective(work, now, default=self._default, cap=self._cap)
         if deadline is None:
             return proceed(work)
         if deadline - now < LEAST_LEFT:

@@ -84,7 +84,7 @@ class Recovery:
         """Whether an immediate repeat could help: not for what is permanent, busy or away."""
         return isinstance(self._found(error), Recovery)
 
-    def outcome(self, error: Exception, round: int, dice: Callable[[], float]) -> Outcome:  # noqa: A002 - Delivery's word
+    def outcome(self, error: Exception, round: int, dice: Callable[[], float]) -> Outcome:
         """The verdict on a message whose handler failed in this round (0 is the first)."""
         found = self._found(error)
         if isinstance(found, Recovery):
@@ -95,7 +95,7 @@ class Recovery:
             return Release(between(UNAVAILABLE_WAIT, dice), AWAY + summary(error))
         return Dead(summary(error), cause=error)
 
-    def later(self, error: Exception, round: int, dice: Callable[[], float]) -> Later | Dead:  # noqa: A002 - Delivery's word
+    def later(self, error: Exception, round: int, dice: Callable[[], float]) -> Later | Dead:
         """The same for an error that may pass: `Later`, or `Dead` when no round is left."""
         if round >= len(self.delays):
             return Dead(summary(error), cause=error)

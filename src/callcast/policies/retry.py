@@ -57,8 +57,8 @@ class Judge:
         repeats: Callable[[Exception], bool],
         circuit_wait: Callable[[float], float] | None = None,
     ) -> None:
-        self._options = options
-        self._budget = budget
+        self.options = options
+        self.budget = budget
         self._dice = dice
         self._repeats = repeats
         self._circuit_wait = circuit_wait
@@ -69,14 +69,14 @@ class Judge:
         if verdict is Verdict.IGNORED:
             return Decision(None, "rejected")
         if verdict is Verdict.FAILED:
-            self._budget.fail()
+            self.budget.fail()
         else:
-            self._budget.succeed()
+            self.budget.succeed()
         if not self._repeats(error):
             return Decision(None, "not_repeatable")
         if is_forbidden(error, work):
             return Decision(None, "forbidden")
-        if work.attempt >= self._options.attempts:
+        if work.attempt >= self.options.attempts:
             return Decision(None, "exhausted")
         return self._timed(error, work, now)
 
@@ -88,13 +88,13 @@ class Judge:
             return Decision(None, "deadline")
         if self._circuit_wait is not None and self._circuit_wait(now) > delay:
             return Decision(None, "circuit_open")
-        if not self._budget.allows:
+        if not self.budget.allows:
             return Decision(None, "budget_denied")
         return Decision(delay, "retried")
 
     def jittered(self, attempt: int) -> float:
         """Full jitter: the delay after this attempt."""
-        options = self._options
+        options = self.options
         grown = options.base * 2.0 ** min(attempt - 1, DOUBLINGS_MAX)
         return self._dice() * min(options.cap, grown)
 
@@ -137,18 +137,15 @@ class RetryLayer:
     contacted. It never sleeps against an open circuit, nor beyond the deadline.
     """
 
-    def __init__(
-        self, judge: Judge, budget: Budget, *, attempts: int, clock: Clock, observer: Observer
-    ) -> None:
+    def __init__(self, judge: Judge, *, clock: Clock, observer: Observer) -> None:
         self._judge = judge
-        self._succeed = budget.succeed
-        self._attempts = attempts
+        self._succeed = judge.budget.succeed
         self._now = clock.now
         self._sleep = clock.sleep
         self._observer = observer
 
     def __repr__(self) -> str:
-        return f"Retry({self._attempts} attempts)"
+        return f"Retry({self._judge.options.attempts} attempts)"
 
     async def __call__(self, work: Work, proceed: Next[R], /) -> R:
         """Do the work, again if need be."""

@@ -94,7 +94,7 @@ class AttemptTimeout:
             if now < until:  # the callee's own, not ours
                 raise
             raise Unanswered(
-                f"{work.name!r}: no answer from {work.peer or 'it'} within {now - start:.3f} s"
+                f"{work.name!r}: no answer within {now - start:.3f} s"
                 f" (attempt {work.attempt}); it may have happened",
                 id=work.id or None,
             ) from error

@@ -1,0 +1,161 @@
+"""`Policy`: a frozen description of guards, for calls to a peer and around any async function."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from types import CodeType
+from typing import ParamSpec, TypeVar, cast
+
+from msgspec import Struct
+
+from callcast.core.context import AMBIENT
+from callcast.core.errors import Misuse
+from callcast.core.work import Kind, Next, Work
+from callcast.policies.chain import chain
+from callcast.policies.observing import Silent
+from callcast.policies.options import Bulkhead, CircuitBreaker, Retry
+from callcast.ports.failpoints import nowhere
+from callcast.runtime import recipes
+from callcast.runtime.chance import Ids, system_dice
+from callcast.runtime.clock import AsyncioClock
+from callcast.runtime.guards import Terms
+from callcast.runtime.ports import Ports
+
+__all__ = ["Bulkhead", "CircuitBreaker", "Policy", "Retry"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy(Terms):
+    """Retry, circuit breaker, bulkhead and deadline, around any async function or a peer.
+
+    ::
+
+        policy = Policy(deadline=2.0, idempotent=True)
+
+        @policy
+        async def price(sku: str) -> Decimal: ...
+
+        await policy.run(client.get, url)
+
+    `deadline` bounds all attempts together and `attempt_timeout` each one (seconds); inside a
+    handler the caller's deadline bounds them too. None leaves a part out; a function has no
+    deadline of its own then, an operation has its contract's. Without `idempotent=True` or
+    `retry_on=` (exception classes, or a function that is asked) only what was surely not sent is
+    retried. Operations are as idempotent as their contract says.
+
+    The functions of one Policy object share its circuit, slots and budget: one object per callee.
+    As the policy of peers it keeps them for each peer. The state is of this process and is lost
+    with it. The original exception surfaces, `attempts_of` tells what was tried. Raises what the
+    function raises; `CircuitOpen`, `BulkheadFull` or `Expired` when it was not called;
+    `Unanswered` when an attempt took too long; `Misuse` for what cannot be guarded.
+    """
+
+    ports: Ports | None = field(default=None, repr=False, compare=False)
+    """Clock, dice and observer, for tests; None is the machine's own, observed by nobody."""
+    _guarded: Next[object] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        Terms.__post_init__(self)
+        layers = recipes.call(self, None, self.ports or _machine(), has_timer=False)
+        object.__setattr__(self, "_guarded", chain(layers, _invoke))
+
+    def __call__(
+        self, function: Callable[P, Awaitable[R]], /
+    ) -> Callable[P, Coroutine[object, object, R]]:
+        """Decorate an async function; raises `Misuse` for one that cannot be guarded."""
+        checked = _guardable(function)
+
+        @functools.wraps(function)
+        async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            return await self.run(checked, *args, **kwargs)
+
+        return guarded
+
+    async def run(
+        self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
+    ) -> R:
+        """Call the function once, guarded. A lambda must return something to await."""
+        code = getattr(function, "__code__", None)
+        if not isinstance(code, CodeType) or not code.co_flags & inspect.CO_COROUTINE:
+            function = _guardable(function)
+        work = Work(
+            Kind.CALL,
+            getattr(function, "__qualname__", "") or repr(function),
+            value=Invocation(function, args, kwargs),
+            context=AMBIENT.get(),
+        )
+        return await self._guarded(work)  # type: ignore[return-value]  # as `function` returned it
+
+
+class Invocation(Struct, frozen=True, gc=False):
+    """A function and what it is called with."""
+
+    function: Callable[..., Awaitable[object]]
+    args: tuple[object, ...]
+    kwargs: Mapping[str, object]
+
+
+def _invoke(work: Work) -> Awaitable[object]:
+    """The innermost step around a guarded function."""
+    call = work.value
+    if not isinstance(call, Invocation):
+        raise Misuse("a Policy's chain was given work that is no call of a function")
+    return call.function(*call.args, **call.kwargs)
+
+
+def _guardable(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    """The function, when calling it gives something to await; else `Misuse` with what to do.
+
+    Of a lambda, and of a plain function that wraps an async one, this is seen when it is called.
+    """
+    if inspect.iscoroutinefunction(function):
+        return function
+    inmost = _inmost(function)
+    if inspect.iscoroutinefunction(inmost) or getattr(inmost, "__name__", "") == "<lambda>":
+        return _awaited(function)
+    kind = "not an async function, so a policy cannot time, cancel or await it"
+    if inspect.isgeneratorfunction(inmost) or inspect.isasyncgenfunction(inmost):
+        kind = "a stream, and after its first item nothing can be retried"
+    raise Misuse(f"{function!r} is {kind}: guard an 'async def' that calls it")
+
+
+def _inmost(function: object) -> object:
+    """What a partial, a wrapper or a callable object calls in the end."""
+    if isinstance(function, functools.partial):
+        return _inmost(cast("functools.partial[object]", function).func)
+    wrapped: object = getattr(function, "__wrapped__", None)
+    if wrapped is not None:
+        return _inmost(wrapped)
+    if inspect.isroutine(function) or isinstance(function, type):
+        return function
+    method: object = getattr(type(function), "__call__", None)  # noqa: B004 - looked at, not asked for
+    return _inmost(method)
+
+
+def _awaited(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        result = function(*args, **kwargs)
+        if not inspect.isawaitable(result):
+            raise Misuse(
+                f"{function!r} returned {type(result).__name__}, which cannot be awaited: it was"
+                " called without a guard; let it return the call of an async function"
+            )
+        return await result
+
+    return call
+
+
+def _machine() -> Ports:
+    return Ports(
+        clock=AsyncioClock(),
+        dice=system_dice,
+        new_id=Ids(),
+        observer=Silent(),
+        failpoints=nowhere,
+    )
