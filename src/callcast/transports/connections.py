@@ -51,7 +51,7 @@ class Connector(TCPConnector):
         self,
         req: ClientRequest,
         traces: list[Trace],
-        timeout: ClientTimeout,  # noqa: ASYNC109 - aiohttp's signature
+        timeout: ClientTimeout,
     ) -> Connection:
         """A connection from the pool, or a new one."""
         sending = SENDING.get()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from urllib.parse import quote
 
@@ -62,9 +63,12 @@ def parse_retry_after(text: str, wall: float) -> float | None:
     if _is_number(text, 10):
         return float(text)
     try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - wall)
-    except (ValueError, OverflowError):
+        moment = parsedate_to_datetime(text)
+    except ValueError:
         return None
+    if moment.tzinfo is None:  # "-0000": a time in UTC that says nothing of its place
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, moment.timestamp() - wall)
 
 
 def format_retry_after(delay: float) -> str:

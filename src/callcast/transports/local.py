@@ -41,7 +41,10 @@ class LocalTransport:
             with self._clock.expire_at(until, coarse=False):
                 return await self._dispatcher.serve(operation, arrival)
         except Exception as error:
-            if isinstance(error, (TimeoutError, Expired)) and self._clock.now() >= until:
+            if (
+                isinstance(error, (TimeoutError, Expired, Unanswered))
+                and self._clock.now() >= until
+            ):
                 raise Unanswered(
                     f"{operation.name}: no answer within {until - now:.3f} s", id=work.id
                 ) from error

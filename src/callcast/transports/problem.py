@@ -6,7 +6,7 @@
 | `Refused`                                 | its own     | no                    |
 | `Expired`: the deadline passed            | 504         | no: `do_not_retry`    |
 | `NotSent` of a nested call (open, full)   | 503         | no: `do_not_retry`    |
-| `Unanswered` of a nested call             | 504         | no: `do_not_retry`    |
+| `Unanswered`, also of a nested call       | 504         | no: `do_not_retry`    |
 | `Remote` of a nested call                 | 502         | no: `do_not_retry`    |
 | `CommitUnknown`, `Unavailable`, `Busy`    | 503         | yes, after a second   |
 | anything else                             | 500         | yes                   |
@@ -97,7 +97,7 @@ _RAISED: tuple[tuple[tuple[type[Exception], ...], Problem], ...] = (
     ),
     ((Expired,), Problem(504, "the deadline passed before the answer", do_not_retry=True)),
     ((NotSent,), Problem(503, "a service needed here is out of reach", do_not_retry=True)),
-    ((Unanswered,), Problem(504, "a service needed here did not answer", do_not_retry=True)),
+    ((Unanswered,), Problem(504, "no answer came in time", do_not_retry=True)),
     ((Remote,), Problem(502, "a service needed here answered with an error", do_not_retry=True)),
 )
 """The first row that fits counts: subclasses stand before their bases."""

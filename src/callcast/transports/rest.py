@@ -14,7 +14,7 @@ booleans are ``true`` and ``false``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -186,9 +186,12 @@ class Fields:
     ) -> None:
         self._binding = operation.binding
         self._fields = fields
+        self._lists = [  # an empty one leaves no trace in a query
+            name for name, field in fields.items() if field.is_many and field.is_required
+        ]
         self._plain = codec.plain
-        self._encode = codec.encoder(dict[str, object])
-        self._decode = codec.decoder(dict[str, object])
+        self._encode = codec.encoder(dict[str, Any])
+        self._decode = codec.decoder(dict[str, Any])
         self._convert = codec.converter(operation.request)
 
     def write(self, value: object) -> Wire:
@@ -219,7 +222,7 @@ class Fields:
 
     def _queried(self, query: str) -> dict[str, object]:
         found: dict[str, object] = {}
-        lists: dict[str, list[object]] = {}
+        lists: dict[str, list[object]] = {name: [] for name in self._lists}
         for name, text in _pairs(query):
             field = self._fields.get(name)
             if field is None:  # unknown fields are ignored, as everywhere
@@ -256,8 +259,8 @@ def query_of(fields: Mapping[str, object]) -> str:
     """Fields as a query: lists repeat, None is left out."""
     pairs: list[tuple[str, str]] = []
     for name, value in fields.items():
-        if isinstance(value, list):
-            many = cast("list[object]", value)
+        if isinstance(value, (list, tuple, set, frozenset)):
+            many = cast("Iterable[object]", value)
             pairs += [(name, text_of(one, name)) for one in many]
         elif value is not None:
             pairs.append((name, text_of(value, name)))
@@ -274,7 +277,9 @@ def text_of(value: object, name: str) -> str:
         case int() | float():
             return repr(value)
         case _:
-            raise Misuse(f"{name}={value!r} is no scalar and cannot go into a path or query")
+            raise Misuse(
+                f"{name} is {type(value).__name__}, no scalar, and cannot go into a path or query"
+            )
 
 
 def _is_scalar(field: Field | None) -> bool:

@@ -33,6 +33,7 @@ class Field(Struct, frozen=True):
     """None when it can stand in neither."""
     is_many: bool = False
     """A list of scalars: repeats in the query, stands in no path."""
+    is_required: bool = True
 
     def plain(self, text: str) -> object:
         """What the text means; text that means nothing else stays, and validation names it."""
@@ -64,7 +65,9 @@ def fields_of(form: object) -> Mapping[str, Field] | None:
     models: Mapping[str, Any] | None = getattr(form, "model_fields", None)  # pydantic's
     if models is not None:
         return {
-            model.alias or name: _field_of(inspect.type_info(model.annotation))
+            model.alias or name: _field_of(
+                inspect.type_info(model.annotation), is_required=model.is_required()
+            )
             for name, model in models.items()
         }
     info = inspect.type_info(form)
@@ -72,7 +75,10 @@ def fields_of(form: object) -> Mapping[str, Field] | None:
         case inspect.StructType() if info.array_like:
             return None
         case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType():
-            return {field.encode_name: _field_of(field.type) for field in info.fields}
+            return {
+                field.encode_name: _field_of(field.type, is_required=field.required)
+                for field in info.fields
+            }
         case _:
             return None
 
@@ -92,15 +98,15 @@ _PLAIN: Mapping[type[inspect.Type], Kinds] = {
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
-def _field_of(info: inspect.Type) -> Field:
+def _field_of(info: inspect.Type, *, is_required: bool) -> Field:
     if isinstance(info, inspect.UnionType):  # a list or None is a list that may be left out
         lists = [kind for kind in info.types if isinstance(kind, _LISTS)]
         rest = [kind for kind in info.types if not isinstance(kind, (*_LISTS, inspect.NoneType))]
         if len(lists) == 1 and not rest:
-            return _field_of(lists[0])
+            return _field_of(lists[0], is_required=False)
     if isinstance(info, _LISTS):
-        return Field(_kinds_of(info.item_type), is_many=True)
-    return Field(_kinds_of(info))
+        return Field(_kinds_of(info.item_type), is_many=True, is_required=is_required)
+    return Field(_kinds_of(info), is_required=is_required)
 
 
 def _kinds_of(info: inspect.Type) -> Kinds | None:
