@@ -150,9 +150,10 @@ class DeadLetters(Harness):
     @case
     async def test_a_parked_key_waits_and_the_others_go_on(self) -> None:
         source = await self.parked()
-        assert await self.finish(await self.join(source)) == ["b1"]
+        worker = await self.join(source)
+        assert await self.finish(worker) == ["b1"]
         await self.pass_time(self.lease * 3)
-        await self.nothing(await self.join(source))
+        await self.nothing(worker)
 
     @case
     async def test_a_redriven_letter_goes_before_what_its_key_held(self) -> None:

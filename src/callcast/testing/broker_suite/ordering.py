@@ -117,7 +117,7 @@ class Ordering(Harness):
         first, *others = await self.take_all(worker)
         assert first.message.id == "a1"
         await worker.settle([(first, Later(self.delay)), *((one, Release()) for one in others)])
-        assert sorted(await self.finish(worker)) == ["b1", "c1"]
+        assert {"b1", "c1"} <= set(await self.finish(worker))
 
     @case
     async def test_what_was_given_back_comes_again_before_what_is_behind_it(self) -> None:

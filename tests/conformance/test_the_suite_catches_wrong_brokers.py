@@ -1,0 +1,30 @@
+"""The suite is worth something: each deliberate fault makes exactly its own sentences false."""
+
+import pytest
+import wrong_delivering
+import wrong_settling
+from wrong_brokers import FAULTS, Memory, failing
+
+FAULTS_MIN = 15
+
+
+def test_a_right_broker_fails_nothing() -> None:
+    assert failing() == set()
+
+
+def test_there_are_enough_faults() -> None:
+    assert {wrong_delivering.fault, wrong_settling.fault}  # both register on import
+    assert len(FAULTS) >= FAULTS_MIN
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_fails_the_sentences_that_name_it(name: str) -> None:
+    with FAULTS[name].patch():
+        assert failing() == FAULTS[name].sentences
+
+
+def test_each_sentence_about_a_fault_is_one_of_the_suite() -> None:
+    for fault in FAULTS.values():
+        assert fault.sentences
+        for sentence in fault.sentences:
+            assert hasattr(Memory, f"test_{sentence}")
