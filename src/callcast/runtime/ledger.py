@@ -1,0 +1,35 @@
+"""The ledger: each verdict told as a fact."""
+
+from __future__ import annotations
+
+from callcast.core.outcome import Dead, Done, Later, Outcome
+from callcast.policies.observing import Silent
+from callcast.ports.broker import Delivery
+from callcast.ports.observer import Settled
+from callcast.runtime.ports import Ports
+from callcast.runtime.subscription import Subscription
+
+
+class Ledger:
+    """Tells the observer what became of deliveries; nothing when nobody listens."""
+
+    def __init__(self, subscription: Subscription, ports: Ports) -> None:
+        self._source = str(subscription.source)
+        self._clock = ports.clock
+        self._tell = None if isinstance(ports.observer, Silent) else ports.observer.tell
+
+    def enter(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Tell one verdict."""
+        tell = self._tell
+        if tell is None:
+            return
+        waited = max(0.0, self._clock.wall() - delivery.message.time)
+        word = type(outcome).__name__.lower()
+        if isinstance(outcome, Done):
+            tell(Settled(self._source, word, delivery.round + 1, waited))
+            return
+        attempts, error = delivery.round + 1, outcome.reason
+        if isinstance(outcome, (Later, Dead)):
+            attempts = int(outcome.notes.get("callcast-attempts", attempts))
+            error = outcome.notes.get("callcast-error-type", error)
+        tell(Settled(self._source, word, attempts, waited, error))

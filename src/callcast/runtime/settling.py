@@ -1,0 +1,98 @@
+"""Settling: verdicts gather while the previous batch of them is on its way to the broker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
+
+from callcast.core.outcome import Outcome
+from callcast.ports.broker import Consumer, Delivery, Unsettled
+from callcast.runtime.backoff import Backoff
+from callcast.runtime.ports import Ports
+
+Verdict: TypeAlias = tuple[Delivery, Outcome]
+
+
+class Settling:
+    """Hands verdicts to a consumer, in the order in which they came, until each is settled or lost.
+
+    What the broker refuses is settled again, after a pause and before what came later. `settled`
+    hears of each batch what was carried out and what was lost, `failed` hears why one was not.
+    """
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        *,
+        ports: Ports,
+        settled: Callable[[Sequence[Delivery], Sequence[Delivery]], None],
+        failed: Callable[[Exception], None],
+    ) -> None:
+        self._consumer = consumer
+        self._clock = ports.clock
+        self._backoff = Backoff(ports.dice)
+        self._settled = settled
+        self._failed = failed
+        self._waiting: list[Verdict] = []  # appended by `add`, taken as a whole by `run`
+        self._under_way = 0
+        self._wake: asyncio.Future[None] | None = None  # set while `run` has nothing to do
+
+    @property
+    def failures(self) -> int:
+        """How many batches in a row were refused, wholly or in part."""
+        return self._backoff.failures
+
+    @property
+    def count(self) -> int:
+        """How many verdicts are not settled yet."""
+        return len(self._waiting) + self._under_way
+
+    def add(self, delivery: Delivery, outcome: Outcome) -> None:
+        """Have this verdict settled with the next batch."""
+        self._waiting.append((delivery, outcome))
+        if self._wake is not None:
+            self._wake.set_result(None)
+            self._wake = None
+
+    async def run(self) -> None:
+        """Settle until cancelled."""
+        while True:
+            if not self._waiting:
+                self._wake = asyncio.get_running_loop().create_future()
+                try:
+                    await self._wake
+                finally:
+                    self._wake = None
+            batch, self._waiting = self._waiting, []
+            self._under_way = len(batch)
+            again = await self._settle(batch)
+            self._waiting = [*again, *self._waiting]  # first awaited, then touched
+            self._under_way = 0
+            self._tell(batch, again)
+            if again:
+                await self._clock.sleep(self._backoff.next())
+            else:
+                self._backoff.reset()
+
+    async def _settle(self, batch: Sequence[Verdict]) -> Sequence[Verdict]:
+        """Settle one batch; what of it is still ours."""
+        self._lost: Sequence[Delivery] = ()
+        try:
+            await self._consumer.settle(batch)
+        except Unsettled as error:
+            self._lost = error.lost
+            if not error.failed:
+                return ()
+            self._failed(error)
+            failed = set(error.failed)
+            return [verdict for verdict in batch if verdict[0] in failed]
+        except Exception as error:  # noqa: BLE001 - whatever it was, the verdicts are still ours
+            self._failed(error)
+            return batch
+        return ()
+
+    def _tell(self, batch: Sequence[Verdict], again: Sequence[Verdict]) -> None:
+        kept = {delivery for delivery, _ in again}
+        done = [delivery for delivery, _ in batch if delivery not in kept]
+        self._settled(done, self._lost)

@@ -1,0 +1,85 @@
+"""The kill switch in the worker's hands: asked before a fetch, told of verdicts, telling facts."""
+
+from __future__ import annotations
+
+from callcast.core.outcome import Outcome
+from callcast.policies import kill_switch
+from callcast.policies.kill_switch import Verdict, verdict_on
+from callcast.ports.broker import Delivery, Source
+from callcast.ports.observer import KillSwitch as Switched
+from callcast.runtime.ports import Ports
+from callcast.runtime.subscription import WorkerSettings
+
+
+class Switch:
+    """One source's kill switch; outlives a consumer that is built anew."""
+
+    def __init__(self, source: Source, settings: WorkerSettings, ports: Ports) -> None:
+        self._source = str(source)
+        self._observer = ports.observer
+        self._switch = kill_switch.KillSwitch(
+            rate=settings.kill_switch_rate,
+            minimum=settings.kill_switch_minimum,
+            window=settings.kill_switch_window,
+            wait=settings.kill_switch_wait,
+        )
+        self._told = "closed"
+        self._trial: Delivery | None = None
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether all may be fetched and run."""
+        return self._told == "closed"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether nothing may run."""
+        return self._told == "open"
+
+    def admits(self, now: float, *, is_quiet: bool) -> int | None:
+        """How many may be fetched; None is as many as you like.
+
+        `is_quiet`: nothing is in flight, so that the next verdict will be the trial's.
+        """
+        if self._told == "closed":
+            return None
+        if not is_quiet:
+            return 0
+        admitted = self._switch.admits(now)
+        self._tell("the wait is over")
+        return admitted
+
+    def retry_in(self, now: float) -> float:
+        """Seconds until the trial is due."""
+        return self._switch.retry_in(now)
+
+    def fetched(self, delivery: Delivery) -> None:
+        """This one came while the switch was not closed: it is the trial."""
+        self._trial = delivery
+
+    def done(self, now: float) -> None:
+        """A message was handled."""
+        self._switch.record(Verdict.OK, now)
+        if self._told != "closed":
+            self._tell("the trial was handled")
+
+    def judge(self, delivery: Delivery, outcome: Outcome, now: float) -> Outcome:
+        """Take in any other verdict; what becomes of the message."""
+        self._switch.record(verdict_on(outcome), now)
+        reason = getattr(outcome, "reason", "")
+        self._tell(reason)
+        if delivery is not self._trial:
+            return outcome
+        self._trial = None
+        return self._switch.trial(outcome)
+
+    def unavailable(self, why: str, now: float) -> None:
+        """The broker is away."""
+        self._switch.record(Verdict.UNAVAILABLE, now)
+        self._tell(why)
+
+    def _tell(self, reason: str) -> None:
+        state = self._switch.state
+        if state != self._told:
+            self._told = state
+            self._observer.tell(Switched(self._source, state, reason))
