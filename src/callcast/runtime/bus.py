@@ -15,6 +15,7 @@ from callcast.core.errors import Misuse
 from callcast.core.message import NO_HEADERS
 from callcast.core.names import checked_name
 from callcast.ports.broker import Broker
+from callcast.ports.clock import Clock
 from callcast.ports.transport import Dispatcher
 from callcast.runtime.engine import Engine, Plan
 from callcast.runtime.envelope import Sending
@@ -67,6 +68,8 @@ class Bus:
         self.services = tuple(services)
         self.settings = settings or settings_of(table)
         broker = url or table.broker or BROKER_DEFAULT
+        ports = ports or system_ports(broker)
+        self._clock = ports.clock
         self._engine = Engine(
             self,
             Plan(
@@ -75,7 +78,7 @@ class Bus:
                 services=self.services,
                 peers=_peers(table, peers or {}),
                 settings=self.settings,
-                ports=ports or system_ports(broker),
+                ports=ports,
             ),
         )
 
@@ -128,7 +131,7 @@ class Bus:
             _refuse_beside_transaction(f"cast {operation.name!r}", "use tx.cast, or say now=True")
         engine = self._engine
         own = NO_HEADERS if reply_to is None else answer_by(operation, reply_to)
-        message = engine.envelopes.command(operation, request, id, own, **sending)
+        message = engine.envelopes.command(operation, request, id, own=own, **sending)
         await engine.send(operation, message)
         return message.id
 
@@ -172,7 +175,7 @@ class Bus:
         _refuse_in_transaction(f"request {operation.name!r}", "request first, then write")
         engine = self._engine
         own = engine.running.inquiries.headers
-        message = engine.envelopes.command(operation, request, id, own, **sending)
+        message = engine.envelopes.command(operation, request, id, own=own, **sending)
         return cast("A", await engine.running.request(operation, message, deadline))
 
     def transaction(
@@ -190,7 +193,11 @@ class Bus:
         Delayed and dead messages do not count. Past `timeout` seconds it raises `TimeoutError`
         naming what remains.
         """
-        await until_idle(self._engine.running, timeout)
+        await self.idle_on(self._clock, timeout)
+
+    async def idle_on(self, clock: Clock, timeout: float) -> None:
+        """As `idle`, waiting on a clock of one's own."""
+        await until_idle(self._engine.running, clock, timeout)
 
     def asgi(self) -> object:
         """An ASGI application that serves the operations of this bus over HTTP.

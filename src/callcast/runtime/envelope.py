@@ -49,7 +49,7 @@ class Envelopes:
 
     def __init__(self, codec: Codec, source: str, ports: Ports) -> None:
         self.source = source
-        self._codec = codec
+        self.codec = codec
         self._content_type = codec.content_type
         self._ports = ports
         self._routes: dict[int, _Route] = {}  # by id() of the contract: hashing one is slow
@@ -65,6 +65,7 @@ class Envelopes:
         operation: Operation[Any, Any],
         request: object,
         id: str = "",
+        *,
         own: Mapping[str, str] = NO_HEADERS,
         **sending: Unpack[Sending],
     ) -> Message:
@@ -120,7 +121,7 @@ class Envelopes:
     def _event_route(self, event: Event[Any]) -> _Route:
         route = self._routes.get(id(event))
         if route is None:
-            encode = self._codec.encoder(event.type)
+            encode = self.codec.encoder(event.type)
             route = _Route(event, event.name, event.topic, encode, event.key, event.unheard)
             self._routes[id(event)] = route
         return route
@@ -128,7 +129,7 @@ class Envelopes:
     def _operation_route(self, operation: Operation[Any, Any]) -> _Route:
         route = self._routes.get(id(operation))
         if route is None:
-            encode = self._codec.encoder(operation.request)
+            encode = self.codec.encoder(operation.request)
             route = _Route(operation, operation.name, operation.topic, encode)
             self._routes[id(operation)] = route
         return route

@@ -18,15 +18,17 @@ from callcast.policies.notes import Origin
 from callcast.ports.broker import Parks, Source, need
 from callcast.ports.session import Database
 from callcast.runtime import recipes
+from callcast.runtime.envelope import REPLY_TO
 from callcast.runtime.handlers import Bound, Injection, bind, wants_transaction
 from callcast.runtime.house import House
 from callcast.runtime.inbox import Inbox
 from callcast.runtime.relay import Relay
-from callcast.runtime.replies import REPLY_TO, AnswerErrors, reply_to
+from callcast.runtime.replies import AnswerErrors, reply_to
 from callcast.runtime.service import Handler, Service
 from callcast.runtime.serving import Served
+from callcast.runtime.subscription import Subscription, WorkerSettings
 from callcast.runtime.transaction import Transaction, Units
-from callcast.runtime.worker import Subscription, Worker
+from callcast.runtime.worker import Worker
 
 
 class Host:
@@ -91,7 +93,14 @@ class Host:
         self._stack.push_async_callback(database.close)
         self.units = Units(database, envelopes=house.envelopes, ports=house.ports, bus=house.name)
         await self.units.prepare(service.schema)
-        self.relay = Relay(self.units, service.name, house.send, ports=house.ports)
+        relay = Relay(
+            self.units,
+            service.name,
+            house.send,
+            ports=house.ports,
+            ensure=house.broker.ensure,
+        )
+        self._relay = relay.worker(house.tasks)
 
     def _bind(self, handler: Handler) -> None:
         house = self._house
@@ -137,7 +146,16 @@ class Host:
             slots=settings.slots,
             lease=settings.lease,
         )
-        return Worker(house.broker, subscription, ports=house.ports, tasks=house.tasks)
+        return Worker(
+            house.broker,
+            subscription,
+            ports=house.ports,
+            tasks=house.tasks,
+            settings=WorkerSettings(
+                kill_switch_wait=settings.kill_switch_wait, watchdog=settings.watchdog
+            ),
+            leases=house.leases,
+        )
 
     def _consuming(self, handler: Handler, bound: Bound) -> Callable[[Work], Awaitable[Outcome]]:
         house, contract = self._house, handler.contract

@@ -49,5 +49,5 @@ async def _remains(bus: Open) -> list[str]:
             if lag.ready or lag.leased:
                 remains.append(f"{source}: {lag.ready} ready, {lag.leased} in flight")
         busy = [worker for worker in host.workers if not worker.is_idle]
-        remains.extend(f"{worker.handler} is busy" for worker in busy)
+        remains.extend(f"{worker.subscription.handler} is busy" for worker in busy)
     return remains

@@ -68,7 +68,6 @@ class Table(Struct, forbid_unknown_fields=True, rename="kebab"):
     attempts: int | None = None
     attempt_timeout: float | None = None
     breaker_wait: float | None = None
-    breaker_window: int | None = None
     breaker_minimum: int | None = None
     bulkhead: int | None = None
 
@@ -148,16 +147,10 @@ def _policy(policy: Policy, table: Table) -> Policy:
     if table.attempts is not None:
         retry = replace(retry, attempts=table.attempts)
     breaker = policy.breaker or CircuitBreaker()
-    said = {
-        name: value
-        for name, value in (
-            ("wait", table.breaker_wait),
-            ("window", table.breaker_window),
-            ("minimum", table.breaker_minimum),
-        )
-        if value is not None
-    }
-    breaker = replace(breaker, **said)
+    if table.breaker_wait is not None:
+        breaker = replace(breaker, wait=table.breaker_wait)
+    if table.breaker_minimum is not None:
+        breaker = replace(breaker, minimum=table.breaker_minimum)
     bulkhead = policy.bulkhead if table.bulkhead is None else Bulkhead(table.bulkhead)
     timeout = policy.attempt_timeout if table.attempt_timeout is None else table.attempt_timeout
     return replace(policy, retry=retry, breaker=breaker, bulkhead=bulkhead, attempt_timeout=timeout)
