@@ -24,8 +24,8 @@ from callcast.ports.tasks import Child, Tasks
 from callcast.runtime.backoff import Backoff
 from callcast.runtime.lanes import Lanes, Place
 from callcast.runtime.leases import Hold
-from callcast.runtime.ports import Ports
 from callcast.runtime.ledger import Ledger
+from callcast.runtime.ports import Ports
 from callcast.runtime.settling import Settling
 from callcast.runtime.slots import Desk, Slots
 from callcast.runtime.subscription import Subscription, WorkerSettings
