@@ -25,13 +25,17 @@ def effective(work: Work, now: float, *, default: float | None, cap: float | Non
     deadline = work.deadline
     if deadline is None and default is not None:
         deadline = now + default
+    if cap is not None:
+        deadline = earlier(deadline, now + cap)
     context = work.context
-    bounds = (
-        deadline,
-        None if context is None else context.deadline,
-        None if cap is None else now + cap,
-    )
-    return min((bound for bound in bounds if bound is not None), default=None)
+    return deadline if context is None else earlier(deadline, context.deadline)
+
+
+def earlier(one: float | None, other: float | None) -> float | None:
+    """The earlier of two times, of which None is never."""
+    if one is None or other is None:
+        return other if one is None else one
+    return min(other, one)
 
 
 def expired(work: Work, left: float) -> Expired:

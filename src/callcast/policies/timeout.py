@@ -67,22 +67,21 @@ class AttemptTimeout:
 
     def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
         """Make the attempt."""
-        until = self._until(work)
+        now, until = self._now(), work.deadline
+        limit = self._limit
         if until is None:
-            return proceed(work)
+            if limit is None:
+                return proceed(work)
+            until = now + limit
+        else:
+            left = until - now
+            if left < LEAST_LEFT:
+                raise expired(work, left)
+            if limit is not None and limit < left:
+                stretched = left * self._share
+                until = now + (max(stretched, limit))
         work = replace(work, until=until)
         return proceed(work) if self._has_timer else self._timed(work, until, proceed)
-
-    def _until(self, work: Work) -> float | None:
-        now, deadline, limit = self._now(), work.deadline, self._limit
-        if deadline is None:
-            return None if limit is None else now + limit
-        left = deadline - now
-        if left < LEAST_LEFT:
-            raise expired(work, left)
-        if limit is None:
-            return deadline
-        return min(deadline, now + max(limit, left * self._share))
 
     async def _timed(self, work: Work, until: float, proceed: Next[R]) -> R:
         start = self._now()

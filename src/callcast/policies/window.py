@@ -15,6 +15,8 @@ class Window(Protocol):
     calls: int
     failures: int
     slows: int
+    is_clean: bool
+    """One more quick success would change nothing."""
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Take in one outcome at `now`, and let go of what is too old."""
@@ -35,6 +37,7 @@ class CountWindow:
         self.calls = 0
         self.failures = 0
         self.slows = 0
+        self.is_clean = False
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Take in one outcome, in the place of the oldest when full."""
@@ -43,8 +46,6 @@ class CountWindow:
         ring, place = self._ring, self._place
         before = ring[place]
         self._place = place + 1 if place + 1 < self._size else 0
-        if before == code:  # nearly always, while all is well: nothing changes
-            return
         ring[place] = code
         if before == _EMPTY:
             self.calls += 1
@@ -53,6 +54,7 @@ class CountWindow:
             self.slows -= before >> 1
         self.failures += failed
         self.slows += slow
+        self.is_clean = self.calls == self._size and not self.failures and not self.slows
 
     def clear(self) -> None:
         """Forget everything."""
@@ -61,6 +63,7 @@ class CountWindow:
         self.calls = 0
         self.failures = 0
         self.slows = 0
+        self.is_clean = False
 
 
 class TimeWindow:
@@ -73,6 +76,7 @@ class TimeWindow:
         self.calls = 0
         self.failures = 0
         self.slows = 0
+        self.is_clean = False  # never: counts fall as time passes
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Take in one outcome; a `now` of the past (another thread's) counts as the newest."""

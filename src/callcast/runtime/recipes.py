@@ -21,7 +21,7 @@ from callcast.policies.bulkhead import BulkheadLayer
 from callcast.policies.deadline import Deadline, ServedDeadline
 from callcast.policies.expire import Expire
 from callcast.policies.notes import Origin
-from callcast.policies.observing import Measure, Trace
+from callcast.policies.observing import Measure, Silent, Trace
 from callcast.policies.options import Retry
 from callcast.policies.recover import Recover
 from callcast.policies.recovery import Recovery
@@ -57,8 +57,7 @@ def call(
     """Around a transport or, without an operation, around a guarded function."""
     parts = _Calling(terms, operation, ports)
     layers: list[Layer[object] | None] = [
-        Trace(ports.observer),
-        Measure(ports.observer, ports.clock),
+        *observed(ports),
         parts.deadline(),
         parts.retry(),
         parts.breaker(),
@@ -71,8 +70,7 @@ def call(
 def serve(ports: Ports, inbox: Layer[object] | None = None) -> list[Layer[object]]:
     """Around a handler that is called; `inbox` keeps the answers of ``once=True`` operations."""
     layers: list[Layer[object] | None] = [
-        Trace(ports.observer),
-        Measure(ports.observer, ports.clock),
+        *observed(ports),
         ServedDeadline(ports.clock),
         inbox,
         ValidateRequest(),
@@ -89,8 +87,7 @@ def publish(ports: Ports, retry: Retry | None = None) -> list[Layer[object]]:
     budget = Budget(options.budget, options.budget_ratio, lock=Lock())
     judge = Judge(options, budget, dice=ports.dice, repeats=repeats(is_idempotent=True))
     layers: list[Layer[object] | None] = [
-        Trace(ports.observer),
-        Measure(ports.observer, ports.clock),
+        *observed(ports),
         Deadline(clock=ports.clock),
         RetryLayer(judge, clock=ports.clock, observer=ports.observer),
     ]
@@ -101,8 +98,7 @@ def consume(parts: Consuming, ports: Ports) -> list[Layer[Outcome]]:
     """Around a handler that answers `Done`; the outcome of every message comes out of it."""
     clock, recovery = ports.clock, parts.recovery
     layers: list[Layer[Outcome] | None] = [
-        Trace(ports.observer),
-        Measure(ports.observer, clock),
+        *observed(ports),
         Recover(recovery, parts.origin, clock=clock, dice=ports.dice),
         Expire(clock),
         Validate(parts.decode),
@@ -111,6 +107,13 @@ def consume(parts: Consuming, ports: Ports) -> list[Layer[Outcome]]:
         Timeout(parts.timeout, clock=clock),
     ]
     return checked(layers)
+
+
+def observed(ports: Ports) -> list[Trace | Measure]:
+    """Trace and metrics, the outermost of all four; nothing where nobody observes."""
+    if isinstance(ports.observer, Silent):
+        return []
+    return [Trace(ports.observer), Measure(ports.observer, ports.clock)]
 
 
 def names(layers: Sequence[Layer[R]]) -> list[str]:
