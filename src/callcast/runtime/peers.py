@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from urllib.parse import urlsplit
 
 from callcast.core.errors import Misuse
 from callcast.runtime.policy import Policy
-
-_NO_HEADERS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +20,7 @@ class Peer:
     """
 
     url: str
-    headers: Mapping[str, str] = field(default=_NO_HEADERS, kw_only=True, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
     auth: str | Callable[[], str] | None = field(default=None, kw_only=True, repr=False)
     policy: Policy | None = field(default=None, kw_only=True)
 

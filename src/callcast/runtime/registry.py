@@ -34,7 +34,7 @@ def load(module: str, *, extra: str = "") -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         wanted = module.partition(".")[0]
-        if not extra or (error.name or "").partition(".")[0] != wanted:
+        if not extra or error.name != wanted:
             raise
         raise Misuse(f"{wanted} is not installed: pip install 'callcast[{extra}]'") from error
 
@@ -46,7 +46,7 @@ def open_broker(url: str, clock: Clock) -> Broker:
     if parts.scheme == "memory":
         return _memory(options, clock)
     if parts.scheme == "sqlite":
-        return _sqlite(parts.path, options, clock)
+        return _sqlite(url, options, clock)
     if parts.scheme in _EXTRAS:
         driver, extra = _EXTRAS[parts.scheme]
         load(driver, extra=extra)
@@ -136,13 +136,13 @@ def _memory(options: Mapping[str, str], clock: Clock) -> Broker:
     return broker
 
 
-def _sqlite(path: str, options: Mapping[str, str], clock: Clock) -> Broker:
+def _sqlite(url: str, options: Mapping[str, str], clock: Clock) -> Broker:
     _refuse_unknown("sqlite", options, ("synchronous", "retain"))
     said: dict[str, object] = dict(options)
     if "retain" in said:
         said["retain"] = _number("retain", options["retain"])
     make: Callable[..., Broker] = load("callcast.brokers.sqlite").SqliteBroker
-    return make(sqlite_path(f"sqlite://{path}"), clock=clock, **said)
+    return make(sqlite_path(url), clock=clock, **said)
 
 
 def _refuse_unknown(scheme: str, options: Mapping[str, str], known: tuple[str, ...]) -> None:

@@ -1,0 +1,55 @@
+"""Which broker a URL names, and what is said when there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from callcast import Bus, Misuse
+from callcast.runtime import registry
+from callcast.runtime.clock import AsyncioClock
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("kafka://host", r"pip install 'callcast\[kafka\]'"),
+        ("carrier-pigeon://", "use one of memory, sqlite"),
+        ("memory://?speed=fast", "option 'speed' is unknown"),
+        ("sqlite:///a.db?sync=off", "option 'sync' is unknown"),
+        ("sqlite:///a.db?retain=long", "number of seconds"),
+        ("sqlite://", "names no file"),
+    ],
+)
+def test_a_url_that_names_no_broker_says_what_to_do(url: str, said: str) -> None:
+    with pytest.raises(Misuse, match=said):
+        registry.open_broker(url, AsyncioClock())
+
+
+def test_a_driver_whose_adapter_is_not_there_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "load", lambda module, extra="": None)
+    with pytest.raises(Misuse, match="no kafka adapter yet"):
+        registry.open_broker("kafka://host", AsyncioClock())
+
+
+def test_a_missing_module_inside_an_installed_library_is_not_mistaken_for_an_extra() -> None:
+    with pytest.raises(ModuleNotFoundError):
+        registry.load("asyncio.no_such_module", extra="kafka")
+
+
+async def test_a_bus_is_used_only_while_it_is_open() -> None:
+    bus = Bus("memory://")
+    with pytest.raises(Misuse, match="not open"):
+        await bus.idle()
+    async with bus:
+        await bus.idle()
+    with pytest.raises(Misuse, match="entered before"):
+        await bus.__aenter__()
+
+
+async def test_a_database_that_is_none_is_refused() -> None:
+    from callcast import Service
+
+    service = Service("orders", database=42)
+    with pytest.raises(Misuse, match="database=int"):
+        async with Bus("memory://", services=[service]):
+            pass
