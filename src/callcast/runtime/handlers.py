@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -69,17 +70,24 @@ def wants_transaction(handler: Handler) -> bool:
 
 def is_coroutine_function(function: Callable[..., object]) -> bool:
     """Whether calling it gives something to await: also for callables and partials."""
-    call = getattr(function, "func", function)  # functools.partial
-    return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(
-        getattr(call, "__call__", None)  # noqa: B004 - the method itself is looked at
-    )
+    return inspect.iscoroutinefunction(_annotated(function))
+
+
+def _annotated(function: Callable[..., object]) -> Callable[..., object]:
+    """The function that was written: behind a decorator, a partial or a callable object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    function = inspect.unwrap(function)
+    if not inspect.isroutine(function):
+        function = type(function).__call__
+    return function
 
 
 def _extras(handler: Handler) -> Sequence[tuple[str, object]]:
     """Name and annotation of each parameter after the request."""
     function = handler.function
     try:
-        hints = typing.get_type_hints(inspect.unwrap(function))
+        hints = typing.get_type_hints(_annotated(function))
     except NameError as error:
         raise Misuse(
             f"{handler.where}: an annotation cannot be resolved ({error}): import that name at"

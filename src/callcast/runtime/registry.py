@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from socket import socket
+from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from callcast.core.errors import Misuse
@@ -26,6 +27,18 @@ _EXTRAS = {
     "postgresql": ("asyncpg", "postgres"),
 }
 """Brokers beyond the core: their driver, and the extra that brings it."""
+
+
+class HttpServer(Protocol):
+    """Serves until it is stopped."""
+
+    async def serve(self) -> None:
+        """Serve until `stop`, then finish what is under way."""
+        ...
+
+    def stop(self) -> None:
+        """Accept no more. Idempotent."""
+        ...
 
 
 def load(module: str, *, extra: str = "") -> Any:
@@ -102,6 +115,17 @@ def asgi_app(dispatcher: Dispatcher, codec: Codec, ports: Ports, *, body_max_byt
     return app
 
 
+def http_server(app: object, listener: socket) -> HttpServer:
+    """A server of an ASGI application on a listening socket, not yet started."""
+    server: HttpServer = load("callcast.transports.uvicorn_server").HttpServer(app, listener)
+    return server
+
+
+def backup_sqlite(file: str, target: str) -> None:
+    """Copy a SQLite file consistently while it is in use; the target is whole or not there."""
+    load("callcast.brokers.sqlite").backup(file, target)
+
+
 def open_database(declared: object, ports: Ports) -> Database:
     """The database that a service declared: a URL, or a `Database`; else `Misuse`."""
     if isinstance(declared, str) and urlsplit(declared).scheme == "sqlite":
@@ -138,11 +162,12 @@ def _memory(options: Mapping[str, str], clock: Clock) -> Broker:
 
 def _sqlite(url: str, options: Mapping[str, str], clock: Clock) -> Broker:
     _refuse_unknown("sqlite", options, ("synchronous", "retain"))
+    path = sqlite_path(url)
     said: dict[str, object] = dict(options)
     if "retain" in said:
         said["retain"] = _number("retain", options["retain"])
     make: Callable[..., Broker] = load("callcast.brokers.sqlite").SqliteBroker
-    return make(sqlite_path(url), clock=clock, **said)
+    return make(path, clock=clock, **said)
 
 
 def _refuse_unknown(scheme: str, options: Mapping[str, str], known: tuple[str, ...]) -> None:

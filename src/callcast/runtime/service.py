@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -160,6 +161,9 @@ class Service:
 
 def where(function: Callable[..., object]) -> str:
     """Name a function with its file and line, for messages."""
+    while isinstance(function, functools.partial):
+        function = function.func
     code = getattr(function, "__code__", None)
-    name = f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    name = f"{function.__module__}.{name}"
     return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
