@@ -14,6 +14,7 @@ from callcast.core.work import Work
 from callcast.policies.notes import summary
 from callcast.ports.broker import Source
 from callcast.ports.tasks import Tasks
+from callcast.runtime.leases import Leases
 from callcast.runtime.outbox_feed import OutboxFeed, OutboxSettings
 from callcast.runtime.ports import Ports
 from callcast.runtime.subscription import Subscription, WorkerSettings
@@ -62,8 +63,14 @@ class Relay:
         """By what name the outbox shows in facts and messages."""
         return Source("callcast.outbox", self._service)
 
-    def worker(self, tasks: Tasks, settings: OutboxSettings | None = None) -> Worker:
-        """A worker that relays, not started yet."""
+    def worker(
+        self,
+        tasks: Tasks,
+        *,
+        settings: OutboxSettings | None = None,
+        leases: Leases | None = None,
+    ) -> Worker:
+        """A worker that relays, not started yet; `leases` are the bus's own."""
         settings = settings or OutboxSettings()
         feed = OutboxFeed(
             self._units, f"{os.getpid()}", ports=self._ports, tasks=tasks, settings=settings
@@ -76,7 +83,14 @@ class Relay:
             run=self.run,
             lease=settings.lease,
         )
-        return Worker(feed, subscription, ports=self._ports, tasks=tasks, settings=_NO_KILL_SWITCH)
+        return Worker(
+            feed,
+            subscription,
+            ports=self._ports,
+            tasks=tasks,
+            settings=_PATIENT,
+            leases=leases,
+        )
 
     async def run(self, work: Work) -> Outcome:
         """Publish one row."""
@@ -107,5 +121,6 @@ class Relay:
         self._known.add(message.topic)
 
 
-_NO_KILL_SWITCH = WorkerSettings(kill_switch_minimum=1_000_000_000)
-"""One topic that nobody hears must not stop the others; a broker that is away releases."""
+_PATIENT = WorkerSettings(kill_switch_minimum=1_000_000_000, watchdog=120.0)
+"""No kill switch: one topic that nobody hears must not stop the others, and a broker that is away
+releases. A relay that stands by while another has the lane makes no progress, and is well."""

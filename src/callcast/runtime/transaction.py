@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from typing import TypeVar
@@ -184,7 +184,7 @@ class Units:
         self._nudges.append(nudge)
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Transaction]:
+    async def open(self) -> AsyncGenerator[Transaction]:
         """A transaction outside a handler: commits on a clean exit, else rolls back.
 
         Raises `Busy`, `Unavailable` (nothing happened), `CommitUnknown` (it may have).
@@ -227,7 +227,7 @@ class Units:
 
 
 @contextmanager
-def ambient(transaction: Transaction | None) -> Iterator[None]:
+def ambient(transaction: Transaction | None) -> Generator[None]:
     """Make this the transaction beside which nothing is sent directly."""
     before = AMBIENT_TRANSACTION.get()
     AMBIENT_TRANSACTION.set(transaction)

@@ -1,0 +1,267 @@
+"""Messages that leave after the commit of a transaction that is the program's own.
+
+    outbox.add(session, PLACED, order)              # sqlite3, or SQLAlchemy's Session or Connection
+    await outbox.put(session, PLACED, order)        # aiosqlite, or SQLAlchemy's asynchronous ones
+
+Nothing is committed here: the message leaves when the program commits, and never when it rolls
+back. The relay of the bus that the row names sends it; that is a service with this database.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import lru_cache
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+
+from typing_extensions import Unpack
+
+from callcast.core.contract import Event, Operation
+from callcast.core.errors import Misuse
+from callcast.core.message import Message
+from callcast.core.work import Kind, Work
+from callcast.ports.session import Row, Session
+from callcast.runtime import registry
+from callcast.runtime.envelope import Envelopes, Sending
+from callcast.runtime.ports import Ports
+from callcast.runtime.sending import traced
+from callcast.runtime.system import system_ports
+from callcast.runtime.transaction import SERVICE
+from callcast.stores.outbox import Outbox
+
+__all__ = ["add", "create", "put"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+
+BUSES_MAX = 16
+
+
+def add(
+    session: object,
+    contract: Event[T] | Operation[T, Any],
+    value: T,
+    *,
+    id: str = "",
+    bus: str = "",
+    **sending: Unpack[Sending],
+) -> str:
+    """Publish an event, or cast an operation, with the commit of a blocking `session`; its id.
+
+    `session` is an `sqlite3.Connection` or SQLAlchemy's ``Session`` or ``Connection``, with a
+    transaction open or beginning by itself. `bus` names whose relay sends it; it may be left out
+    where exactly one bus relays from this database. Raises `Misuse` when that is not so, and what
+    the driver raises.
+    """
+    return _drive(_add(_blocking(session), contract, value, id, bus, sending))
+
+
+async def put(
+    session: object,
+    contract: Event[T] | Operation[T, Any],
+    value: T,
+    *,
+    id: str = "",
+    bus: str = "",
+    **sending: Unpack[Sending],
+) -> str:
+    """The same in an asynchronous transaction; see `add`.
+
+    `session` is an ``aiosqlite.Connection``, SQLAlchemy's ``AsyncSession`` or ``AsyncConnection``.
+    """
+    return await _add(_asynchronous(session), contract, value, id, bus, sending)
+
+
+def create(session: object, bus: str) -> None:
+    """Make the tables of the outbox, and name the bus whose relay will send what is added.
+
+    For migrations that run before a service of that bus has used this database; idempotent.
+    """
+    found = _blocking(session)
+    _drive(Outbox(found.dialect, bus).create(found))
+
+
+class _Found(Session, Protocol):
+    """A session of the program's own, and what its SQL is called."""
+
+    dialect: str
+
+
+async def _add(  # noqa: PLR0917 - the body of `add` and `put`
+    session: _Found,
+    contract: Event[Any] | Operation[Any, Any],
+    value: object,
+    id_: str,
+    bus: str,
+    sending: Sending,
+) -> str:
+    outbox = Outbox(session.dialect, bus or await _only_bus(session))
+    ports, envelopes = _sender(outbox.bus)
+    if isinstance(contract, Event):
+        message = envelopes.event(contract, value, id_, **sending)
+    else:
+        own = {SERVICE: contract.service}
+        message = envelopes.command(contract, value, id_, own=own, **sending)
+    await outbox.add(session, [_with_trace(message, ports)])
+    return message.id
+
+
+async def _only_bus(session: _Found) -> str:
+    try:
+        buses = await Outbox(session.dialect, "").buses(session)
+    except Exception as error:
+        raise Misuse(
+            "this database has no outbox yet: start a service that uses it, or call"
+            f" outbox.create(session, bus) in a migration ({error})"
+        ) from error
+    if len(buses) != 1:
+        raise Misuse(
+            f"outbox.add(..., bus=): which bus? From this database relay: {', '.join(buses)}"
+        )
+    return buses[0]
+
+
+@lru_cache(BUSES_MAX)
+def _sender(bus: str) -> tuple[Ports, Envelopes]:
+    ports = system_ports("outbox://")
+    return ports, Envelopes(registry.json_codec(), bus, ports)
+
+
+def _with_trace(message: Message, ports: Ports) -> Message:
+    work = Work(Kind.PUBLISH, message.type, message.id, peer=message.topic, message=message)
+    carrier = ports.observer.carrier(work)
+    return traced(message, carrier) if carrier else message
+
+
+def _drive(steps: Coroutine[object, None, R]) -> R:
+    """Run steps that never wait: those of a blocking session."""
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        return cast("R", end.value)
+    raise Misuse("an asynchronous session was given to outbox.add: use 'await outbox.put(...)'")
+
+
+# The sessions of the program, by what they can do: no driver is imported for it.
+
+
+class _Cursor(Protocol):
+    @property
+    def rowcount(self) -> int: ...
+
+    def fetchall(self) -> Sequence[Any]: ...
+
+
+class _Dialect(Protocol):
+    name: str
+
+
+@runtime_checkable
+class _Sqlalchemy(Protocol):
+    """SQLAlchemy's ``Connection`` and ``AsyncConnection``."""
+
+    dialect: _Dialect
+
+    def exec_driver_sql(self, statement: str, parameters: tuple[object, ...]) -> Any: ...
+
+
+@runtime_checkable
+class _SqlalchemySession(Protocol):
+    """SQLAlchemy's ``Session`` and ``AsyncSession``."""
+
+    def connection(self) -> Any: ...
+    def get_bind(self) -> Any: ...
+
+
+@runtime_checkable
+class _Aiosqlite(Protocol):
+    """``aiosqlite.Connection``."""
+
+    isolation_level: str | None
+    in_transaction: bool
+
+    def execute(self, sql: str, parameters: tuple[object, ...]) -> Awaitable[Any]: ...
+
+
+class _Blocking:
+    """A session whose steps never wait."""
+
+    def __init__(self, dialect: str, run: Callable[[str, tuple[object, ...]], _Cursor]) -> None:
+        self.dialect = dialect
+        self._run = run
+
+    async def execute(self, sql: str, *args: object) -> int:
+        return self._run(sql, args).rowcount
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        return [tuple(row) for row in self._run(sql, args).fetchall()]
+
+    def connection(self) -> object:
+        return self._run
+
+
+class _Waiting:
+    """A session whose steps are awaited; the rows of SQLAlchemy's come without waiting again."""
+
+    def __init__(
+        self, dialect: str, run: Callable[[str, tuple[object, ...]], Awaitable[Any]]
+    ) -> None:
+        self.dialect = dialect
+        self._run = run
+
+    async def execute(self, sql: str, *args: object) -> int:
+        cursor = await self._run(sql, args)
+        return cast("int", cursor.rowcount)
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        rows: Any = (await self._run(sql, args)).fetchall()
+        if inspect.isawaitable(rows):
+            rows = await rows
+        return [tuple(row) for row in rows]
+
+    def connection(self) -> object:
+        return self._run
+
+
+def _blocking(session: object) -> _Found:
+    if isinstance(session, sqlite3.Connection):
+        _refuse_autocommit(session.isolation_level, is_open=session.in_transaction)
+        return _Blocking("sqlite", session.execute)
+    found = session.connection() if isinstance(session, _SqlalchemySession) else session
+    if isinstance(found, _Sqlalchemy):
+        return _Blocking(found.dialect.name, found.exec_driver_sql)
+    raise _unknown(session)
+
+
+def _asynchronous(session: object) -> _Found:
+    if isinstance(session, sqlite3.Connection):
+        raise _unknown(session)
+    if isinstance(session, _SqlalchemySession):
+
+        async def run(sql: str, args: tuple[object, ...]) -> Any:
+            return await (await session.connection()).exec_driver_sql(sql, args)
+
+        return _Waiting(session.get_bind().dialect.name, run)
+    if isinstance(session, _Sqlalchemy):
+        return _Waiting(session.dialect.name, session.exec_driver_sql)
+    if isinstance(session, _Aiosqlite):
+        _refuse_autocommit(session.isolation_level, is_open=session.in_transaction)
+        return _Waiting("sqlite", session.execute)
+    raise _unknown(session)
+
+
+def _refuse_autocommit(isolation_level: str | None, *, is_open: bool) -> None:
+    if isolation_level is None and not is_open:
+        raise Misuse(
+            "this connection commits every statement by itself: begin a transaction first, else"
+            " the message could leave without your rows"
+        )
+
+
+def _unknown(session: object) -> Misuse:
+    return Misuse(
+        f"{type(session).__module__}.{type(session).__qualname__} is no session that the outbox"
+        " knows: sqlite3 and SQLAlchemy for outbox.add, aiosqlite and SQLAlchemy's asynchronous"
+        " ones for outbox.put"
+    )
