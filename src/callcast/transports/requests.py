@@ -15,6 +15,9 @@ from callcast.transports.limits import HttpLimits
 from callcast.transports.problem import CONTENT_TYPE, Problem, with_correlation
 from callcast.transports.rest import PATH_SAFE, literal_of
 
+DISCARDED_MAX = 8
+"""How many times the limit is read and thrown away before the connection is closed on it."""
+_DIGITS_MAX = 20  # of Content-Length; longer ones are too large anyway
 _JSON = "application/json"
 _CORRELATION = CORRELATION.lower().encode()
 
@@ -111,9 +114,6 @@ def refusal_of(request: Incoming, limits: HttpLimits) -> Problem | None:
     media = request.headers.get("content-type", _JSON)
     if media != _JSON and not _is_json(media):
         return Problem(415, f"send {_JSON}")
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length[:20]) > limits.body_max_bytes:
-        return _too_large(limits)
     return None
 
 
@@ -124,8 +124,13 @@ async def read_body(
 
     A `Problem` when it is too large (413) or too slow (408), None when the caller hung up.
     """
-    if "content-length" not in request.headers and "transfer-encoding" not in request.headers:
+    headers = request.headers
+    if "content-length" not in headers and "transfer-encoding" not in headers:
         return b""
+    length = headers.get("content-length", "0")[:_DIGITS_MAX]
+    most = limits.body_max_bytes if "expect" in headers else limits.body_max_bytes * DISCARDED_MAX
+    if not length.isdecimal() or int(length) > most:
+        return _too_large(limits)
     try:
         async with asyncio.timeout(limits.body_wait):
             return await _received(receive, limits)
@@ -134,17 +139,24 @@ async def read_body(
 
 
 async def _received(receive: Receive, limits: HttpLimits) -> bytes | Problem | None:
+    """The body; one over the limit is counted on, not kept, so that its sender hears of it.
+
+    Closing on unread bytes resets the connection, and the answer would be lost on the way.
+    """
     body = b""
+    size = 0
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         piece: bytes = message.get("body", b"")
-        body = body + piece if body else piece
-        if len(body) > limits.body_max_bytes:
+        size += len(piece)
+        if size <= limits.body_max_bytes:
+            body = body + piece if body else piece
+        if size > limits.body_max_bytes * DISCARDED_MAX:
             return _too_large(limits)
         if not message.get("more_body", False):
-            return body
+            return body if size <= limits.body_max_bytes else _too_large(limits)
 
 
 def _too_large(limits: HttpLimits) -> Problem:
