@@ -3,137 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from msgspec.structs import replace
 from wrong_brokers import fault
 
 from callcast.brokers.memory import shelves
-from callcast.brokers.memory.broker import Bell, Group, MemoryBroker, MemoryConsumer
+from callcast.brokers.memory.broker import MemoryBroker, MemoryConsumer
 from callcast.brokers.memory.queue import Hand, Queue
 from callcast.brokers.memory.shelves import Entry, Lane, Lanes, Owner, Pile
-from callcast.core.errors import NotSent
-from callcast.core.message import Message
 from callcast.core.outcome import DONE
-from callcast.ports.broker import Delivery, Glimpse, Lag, Part, Source, Start
+from callcast.ports.broker import Delivery, Glimpse, Lag, Part, Source
 
-refusal = MemoryBroker._refusal
-deliver = MemoryBroker._deliver
-new_group = MemoryBroker._new_group
 browse = MemoryBroker.browse
-publish = MemoryBroker.publish
-check_open = MemoryBroker._check_open
 fetch = MemoryConsumer.fetch
 close = MemoryConsumer.close
 lag = Queue.lag
-waiting = Queue.waiting
 take = Queue.take
 add = Lanes.add
 put_back = Lanes.put_back
 place = Lanes._place
 pile_next = Pile.next
-pile_add = Pile.add
 join_lane = Lanes._join
-broker_init = MemoryBroker.__init__
-
-
-# Publishing
-
-
-@fault(MemoryBroker, "an_event_that_nobody_ever_subscribed_to_is_kept_or_refused")
-class SilenceForTheUnheard:
-    def _refusal(self: MemoryBroker, message: Message, *, is_behind: bool) -> NotSent | None:
-        return refusal(self, replace(message, unheard=True), is_behind=is_behind)
-
-
-@fault(MemoryBroker, "every_group_gets_every_message")
-class OnlyTheFirstGroupHears:
-    def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
-        groups = list(self._topics.get(message.topic, {}).values())
-        if len(groups) > 1 and all(group.queue._hands for group in groups):
-            for group in groups[:1]:
-                group.queue.add(message, now)
-            return [group.bell for group in groups]
-        return deliver(self, message, now)
-
-
-@fault(MemoryBroker, "workers_of_one_group_share_its_messages")
-class EveryWorkerHearsEverything:
-    def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
-        bells = deliver(self, message, now)
-        for group in self._topics.get(message.topic, {}).values():
-            for _ in group.queue._hands[1:]:
-                group.queue.add(message, now)
-        return bells
-
-
-@fault(
-    MemoryBroker,
-    "a_message_for_one_group_reaches_only_that_group",
-    "a_redrive_reaches_only_the_group_that_failed",
-)
-class ARedriveReachesAllGroups:
-    def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
-        return deliver(self, replace(message, group=None), now)
-
-
-@fault(MemoryBroker, "a_message_for_a_group_that_is_not_there_is_refused")
-class AMessageForNobodyIsDropped:
-    def _refusal(self: MemoryBroker, message: Message, *, is_behind: bool) -> NotSent | None:
-        return refusal(self, replace(message, group=None), is_behind=is_behind)
-
-    def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
-        if message.group not in {None, *self._topics.get(message.topic, {})}:
-            return []
-        return deliver(self, message, now)
-
-
-@fault(MemoryBroker, "a_batch_stops_a_key_at_its_first_failure")
-class ABatchGoesOnBehindAFailure:
-    def _refusal(self: MemoryBroker, message: Message, *, is_behind: bool) -> NotSent | None:
-        return refusal(self, message, is_behind=False)
-
-
-@fault(MemoryBroker, "bodies_come_as_they_went")
-class BodiesAreText:
-    def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
-        body = message.body.rstrip(b"\0")
-        return deliver(self, replace(message, body=body), now)
-
-
-@fault(MemoryBroker, "headers_come_as_they_went")
-class HeadersAreAscii:
-    def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
-        headers = {
-            name: text.encode("ascii", "replace").decode() for name, text in message.headers.items()
-        }
-        return deliver(self, replace(message, headers=headers), now)
-
-
-@fault(MemoryBroker, "all_attributes_of_a_message_come_as_they_went")
-class TimesAreWholeSeconds:
-    def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
-        return deliver(self, replace(message, time=float(int(message.time))), now)
-
-
-@fault(MemoryBroker, "a_new_group_hears_what_is_published_after_it_was_made")
-class ANewGroupHearsTheOld:
-    def _new_group(self: MemoryBroker, source: Source, others: Iterable[Group]) -> Group:
-        group = new_group(self, replace(source, start=Start.EARLIEST), others)
-        group.queue.source = source
-        return group
-
-
-@fault(MemoryBroker, "a_group_that_starts_at_the_earliest_hears_what_is_kept")
-class TheEarliestIsNow:
-    def _new_group(self: MemoryBroker, source: Source, others: Iterable[Group]) -> Group:
-        return new_group(self, source, ())
-
-
-@fault(MemoryBroker, "using_a_closed_broker_is_an_error")
-class AClosedBrokerSaysNothing:
-    def _check_open(self: MemoryBroker) -> None:
-        pass
 
 
 # Fetching
@@ -274,7 +165,11 @@ class TheLagHasNoAge:
         return replace(lag(self, now), oldest=0.0)
 
 
-@fault(MemoryBroker, "a_paused_source_hands_out_nothing_until_it_is_resumed")
+@fault(
+    MemoryBroker,
+    "a_paused_source_hands_out_nothing_until_it_is_resumed",
+    "a_pause_survives_a_restart",
+)
 class APauseChangesNothing:
     async def pause(self: MemoryBroker, source: Source) -> None:
         pass

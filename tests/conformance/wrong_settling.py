@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from msgspec.structs import replace
-from wrong_brokers import fault
+from wrong_brokers import StoredBroker, fault
 
 from callcast.brokers.memory import queue
 from callcast.brokers.memory.broker import MemoryConsumer
@@ -13,11 +14,12 @@ from callcast.brokers.memory.queue import Hand, Lease, Queue
 from callcast.brokers.memory.shelves import Entry, Lanes
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Dead, Done, Later, Outcome, Release
-from callcast.ports.broker import Delivery, Unsettled
+from callcast.ports.broker import Delivery, Source, Unsettled
 
 Verdicts = Sequence[tuple[Delivery, Outcome]]
 
 carry_out = Queue._carry_out
+consume = StoredBroker.consume
 settle = Queue.settle
 take = Queue.take
 expire = Queue._expire
@@ -33,7 +35,11 @@ class LaterIsEarly:
         carry_out(self, entry, outcome, now)
 
 
-@fault(Queue, "later_is_counted_as_a_round")
+@fault(
+    Queue,
+    "later_is_counted_as_a_round",
+    "a_message_put_off_survives_a_restart_and_is_not_early_after_it",
+)
 class LaterIsNotCounted:
     def _carry_out(self: Queue, entry: Entry, outcome: Outcome, now: float) -> None:
         round_ = entry.round
@@ -147,6 +153,22 @@ class OneStaleVerdictSpoilsAll:
         self._bell.ring()
 
 
+@fault(StoredBroker, "a_refused_settle_can_be_settled_again")
+class WhatIsRefusedIsLost:
+    async def consume(self: StoredBroker, source: Source, **options: Any) -> MemoryConsumer:
+        consumer = await consume(self, source, **options)
+        settle = consumer.settle
+
+        async def lose(verdicts: Verdicts) -> None:
+            try:
+                await settle(verdicts)
+            except Unsettled as error:
+                raise Unsettled(lost=[*error.failed, *error.lost]) from error
+
+        consumer.settle = lose  # type: ignore[method-assign]
+        return consumer
+
+
 @fault(
     Queue,
     "a_renewed_lease_holds",
@@ -237,6 +259,7 @@ class DeadLettersAreDroppedAfterTwentyLooks:
     "a_redriven_letter_goes_before_what_its_key_held",
     "a_redriven_letter_that_dies_again_holds_its_key_again",
     "a_parked_key_that_is_let_go_says_how_many_it_held",
+    "a_parked_key_stays_parked_over_a_restart",
 )
 class ParkingHoldsNothing:
     def park(self: Lanes, entry: Entry) -> None:
@@ -247,6 +270,7 @@ class ParkingHoldsNothing:
     Lanes,
     "a_redriven_letter_goes_before_what_its_key_held",
     "a_redriven_letter_that_dies_again_holds_its_key_again",
+    "a_parked_key_stays_parked_over_a_restart",
 )
 class ARedrivenLetterGoesLast:
     def add(self: Lanes, entry: Entry, now: float) -> None:

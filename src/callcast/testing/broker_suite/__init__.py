@@ -11,7 +11,8 @@ Subclass `BrokerSuite` in a test module of your own, in a class whose name start
 
 Every case is a plain method without arguments that runs an event loop of its own: pytest needs no
 plugin for it, and ``TestMine().test_...()`` runs it alone. A case that a trait or a missing
-ability excuses raises `unittest.SkipTest` naming it. `Harness` describes all hooks.
+ability excuses raises `unittest.SkipTest` naming it. Cases with processes may take six times the
+patience of the others. `Harness` describes all hooks.
 """
 
 from callcast.testing.broker_suite.capacity import Capacity
@@ -20,6 +21,7 @@ from callcast.testing.broker_suite.dead_letters import DeadLetters
 from callcast.testing.broker_suite.delivering import Delivering
 from callcast.testing.broker_suite.leasing import Leasing
 from callcast.testing.broker_suite.ordering import Ordering
+from callcast.testing.broker_suite.processes import Processes
 from callcast.testing.broker_suite.publishing import Publishing
 from callcast.testing.broker_suite.settling import Settling
 from callcast.testing.broker_suite.watching import Watching
@@ -37,5 +39,6 @@ class BrokerSuite(
     Watching,
     Closing,
     Capacity,
+    Processes,
 ):
     """All cases. Fill in `open` and `pass_time`, and what else of `Harness` your broker needs."""

@@ -21,16 +21,29 @@ R = TypeVar("R")
 A = TypeVar("A")
 E = TypeVar("E", bound=BaseException)
 
+LONG = 6.0
+"""How many times the patience of a case a long one has."""
 FETCHES_MAX = 10_000
 """Fetches after which a case that gathers messages gives up."""
 
 
 def case(body: Callable[[S], Coroutine[object, object, None]]) -> Callable[[S], None]:
     """Make a coroutine a test that any runner can call: it runs in an event loop of its own."""
+    return _runnable(body, 1.0)
 
+
+def long_case(body: Callable[[S], Coroutine[object, object, None]]) -> Callable[[S], None]:
+    """A case with more patience: it starts processes, or waits for several leases."""
+    return _runnable(body, LONG)
+
+
+def _runnable(
+    body: Callable[[S], Coroutine[object, object, None]], factor: float
+) -> Callable[[S], None]:
     @functools.wraps(body)
     def run(self: S) -> None:
-        asyncio.run(self.run_case(functools.partial(body, self)))
+        patience = self.patience * factor
+        asyncio.run(self.run_case(functools.partial(body, self), patience))
 
     del run.__wrapped__  # pytest would look for fixtures, pytest-asyncio for a coroutine
     return run
@@ -82,20 +95,22 @@ class Harness(abc.ABC):
 
     # Running a case
 
-    async def run_case(self, body: Callable[[], Coroutine[object, object, None]]) -> None:
-        """Run one case within its patience, on a fresh storage; close all that it opened."""
+    async def run_case(
+        self, body: Callable[[], Coroutine[object, object, None]], patience: float
+    ) -> None:
+        """Run one case within so many real seconds, on a fresh storage; close what it opened."""
         self.topic = f"suite.t{secrets.token_hex(4)}"
         self._opened: list[Broker] = []
         self._tasks: list[asyncio.Task[object]] = []
         try:
-            async with asyncio.timeout(self.patience), self.storage():
+            async with asyncio.timeout(patience), self.storage():
                 try:
                     self.broker = await self.another()
                     await body()
                 finally:
                     await self._tidy()
         except TimeoutError as error:
-            raise AssertionError(f"the case did not end within {self.patience} s") from error
+            raise AssertionError(f"the case did not end within {patience} s") from error
 
     async def _tidy(self) -> None:
         for task in self._tasks:

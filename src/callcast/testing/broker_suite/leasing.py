@@ -6,7 +6,7 @@ import asyncio
 
 from callcast.core.outcome import DONE, Later
 from callcast.ports.broker import Unsettled
-from callcast.testing.broker_suite.harness import Harness, case, ids, raised, settle
+from callcast.testing.broker_suite.harness import Harness, case, ids, long_case, raised, settle
 
 
 class Leasing(Harness):
@@ -29,7 +29,7 @@ class Leasing(Harness):
         await self.pass_time(self.lease * 1.1)
         assert ids(await waiting) == ["a"]
 
-    @case
+    @long_case
     async def test_crashes_are_counted_exactly(self) -> None:
         source = await self.listen()
         await self.publish("neighbour", "poison")
