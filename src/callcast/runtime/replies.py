@@ -18,7 +18,7 @@ from callcast.core.work import Next, Work
 from callcast.ports.broker import Source
 from callcast.ports.clock import Clock
 from callcast.runtime.envelope import REPLY_TO
-from callcast.transports.problem import CONTENT_TYPE, Problem, problem_of, read_problem
+from callcast.transports.problem import CONTENT_TYPE, Problem, problem_of, read_problem, unexpected
 
 REPLY_TYPE = "callcast-reply-type"
 """Header of a cast that wants an answer: the name of the event that carries it."""
@@ -92,7 +92,7 @@ class AnswerErrors:
             return outcome
         if REPLY_ERRORS not in message.headers:
             return outcome
-        problem = _problem(outcome)
+        problem = _problem(outcome, message)
         body = problem.body(message.id)
         try:
             answer = reply_to(message, source=self._source, body=body, now=self._clock.wall())
@@ -104,10 +104,10 @@ class AnswerErrors:
         return outcome
 
 
-def _problem(outcome: Dead) -> Problem:
+def _problem(outcome: Dead, message: Message) -> Problem:
     """What the asker may know: a refusal in its words, anything else by its kind alone."""
     known = None if outcome.cause is None else problem_of(outcome.cause)
-    return known or Problem(500, f"the request is in the dead letters: {outcome.reason}")
+    return known or unexpected(message.correlation_id or message.id)
 
 
 class Inquiries:
