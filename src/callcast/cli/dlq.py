@@ -1,0 +1,203 @@
+"""``callcast dlq``: look at dead letters and send them again."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import os
+import platform
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+
+import click
+import msgspec
+
+from callcast.cli.failure import Failure, Partial
+from callcast.cli.inboxes import inboxes
+from callcast.cli.letters import (
+    FIELDS,
+    Filter,
+    Letter,
+    Redrive,
+    Redriven,
+    Wanted,
+    browse,
+    record_of,
+)
+from callcast.cli.opening import broker_option, chosen, existing, on_broker, opened
+from callcast.cli.output import emit, emit_one, note, output_option
+from callcast.core.message import Message
+from callcast.ports.broker import Broker
+from callcast.ports.clock import Clock
+from callcast.runtime.system import system_ports
+
+COLUMNS = ("id", "type", "group", "key", "attempts", "last_failed_at", "reason", "superseded")
+STACK = "callcast-error-stack"
+PROGRESS = 100
+"""Redriven letters between two lines of progress."""
+
+
+def selection(function: Callable[..., None]) -> Callable[..., None]:
+    """``--filter`` and ``--group``, and arguments ``ids`` where there are any, as `wanted`."""
+
+    @click.option("--group", help="Only dead letters of this group.")
+    @click.option(
+        "--filter",
+        "--query",
+        "filters",
+        multiple=True,
+        metavar="FIELD=VALUE",
+        help="Also FIELD!=VALUE, and FIELD~TEXT for 'contains'; several must all fit. Fields: "
+        f"{', '.join(FIELDS)}.",
+    )
+    @functools.wraps(function)
+    def select(
+        filters: Sequence[str], group: str | None, ids: Sequence[str] = (), **rest: object
+    ) -> None:
+        chosen = [Filter.parse(text) for text in filters]
+        function(wanted=Wanted(ids=frozenset(ids), group=group, filters=chosen), **rest)
+
+    return select
+
+
+@click.group()
+def dlq() -> None:
+    """Look at dead letters and send them again to the group that failed."""
+
+
+@dlq.command(
+    epilog="""\b
+Examples:
+  callcast dlq ls
+  callcast dlq ls --filter type=orders.placed --filter 'reason~no box' -o json
+"""
+)
+@broker_option
+@output_option
+@selection
+def ls(*, url: str | None, form: str, wanted: Wanted) -> None:
+    """List dead letters, oldest first; nothing is consumed.
+
+    A superseded one needs no redrive: another copy of it was handled, its effect is there.
+    """
+    emit([record_of(letter) for letter, _ in _looked_at(url, wanted)], form, COLUMNS)
+
+
+@dlq.command(
+    epilog="""\b
+Examples:
+  callcast dlq show 0198f1c2
+  callcast dlq show 0198f1c2 --body -o json
+"""
+)
+@click.argument("message_id", metavar="ID")
+@broker_option
+@output_option
+@click.option("--group", help="Only the dead letter of this group.")
+@click.option("--body", is_flag=True, help="The body too: it may hold what is nobody's business.")
+def show(*, message_id: str, url: str | None, form: str, group: str | None, body: bool) -> None:
+    """Show a dead letter with its headers and the stack of its error.
+
+    One that several groups failed to handle is shown once for each.
+    """
+    found = _looked_at(url, Wanted(ids=[message_id], group=group))
+    if not found:
+        raise _unknown([message_id])
+    for letter, message in found:
+        record: dict[str, object] = record_of(letter)
+        if body:
+            record["body"] = message.body.decode("utf-8", "backslashreplace")
+        if form == "table":
+            emit_one(record, form)
+            click.echo(message.headers.get(STACK, ""))
+        else:
+            emit_one({**record, "headers": dict(message.headers)}, form)
+
+
+@dlq.command(
+    epilog="""\b
+Examples:
+  callcast dlq redrive 0198f1c2
+  callcast dlq redrive --filter 'reason~no box' --dry-run
+  callcast dlq redrive --all --rate 50
+"""
+)
+@click.argument("ids", nargs=-1, metavar="[ID]...")
+@broker_option
+@output_option
+@selection
+@click.option("--all", "everything", is_flag=True, help="All dead letters.")
+@click.option("--rate", type=click.FloatRange(min=0.0), default=0.0, help="At most N a second.")
+@click.option("--dry-run", is_flag=True, help="Say what would be redriven, and change nothing.")
+def redrive(
+    *, url: str | None, form: str, wanted: Wanted, everything: bool, rate: float, dry_run: bool
+) -> None:
+    """Send dead letters again, under their ids, only to the group that failed.
+
+    Each is sent before it leaves the dead letters: stopped midway, start it again. Exit code 5
+    when some could not be sent.
+    """
+    if everything == bool(wanted.ids or wanted.filters or wanted.group):
+        raise Failure(
+            "say which dead letters: an ID, --filter, --group, or --all alone",
+            fix="callcast dlq ls",
+        )
+    if dry_run:
+        emit([record_of(letter) for letter, _ in _looked_at(url, wanted)], form, COLUMNS)
+        return
+
+    async def send(broker: Broker, clock: Clock) -> list[Redriven]:
+        return await _collect(Redrive(broker, wanted, clock=clock, by=_operator(), rate=rate))
+
+    results = on_broker(url, send)
+    emit([msgspec.structs.asdict(result) for result in results], form, ("id", "group", "error"))
+    _conclude(results, wanted)
+
+
+def _conclude(results: Sequence[Redriven], wanted: Wanted) -> None:
+    """Say how it went, and fail when it did not all go well."""
+    failed = [result for result in results if result.error]
+    note(f"{len(results) - len(failed)} redriven, {len(failed)} failed")
+    missing = sorted(set(wanted.ids) - {result.id for result in results})
+    if failed or (results and missing):
+        names = ", ".join([*(result.id for result in failed), *missing][:5])
+        raise Partial(
+            f"{len(failed) + len(missing)} dead letters were not redriven: {names}",
+            fix="callcast dlq ls",
+        )
+    if missing:
+        raise _unknown(missing)
+
+
+async def _collect(redrive: Redrive) -> list[Redriven]:
+    results: list[Redriven] = []
+    async with aclosing(redrive()) as each:
+        async for result in each:
+            results.append(result)
+            if len(results) % PROGRESS == 0:
+                note(f"{len(results)} so far")
+    return results
+
+
+def _operator() -> str:
+    """Who redrives, for the header that says so."""
+    return f"{os.environ.get('USER') or os.getuid()}@{platform.node()}"
+
+
+def _looked_at(url: str | None, wanted: Wanted) -> list[tuple[Letter, Message]]:
+    """All wanted letters, each with whether it is superseded."""
+
+    async def look() -> list[tuple[Letter, Message]]:
+        broker_url = existing(chosen(url))
+        ports = system_ports(broker_url)
+        async with opened(broker_url, ports.clock) as broker, inboxes(broker_url, ports) as known:
+            return [
+                (await known.judged(letter), message)
+                async for letter, message in browse(broker, wanted)
+            ]
+
+    return asyncio.run(look())
+
+
+def _unknown(ids: Sequence[str]) -> Failure:
+    return Failure(f"there is no dead letter {', '.join(ids)}", fix="callcast dlq ls")

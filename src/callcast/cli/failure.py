@@ -1,0 +1,102 @@
+"""How a command fails: what happened, why, and what to do next, on stderr; and an exit code.
+
+| code | means                                                     |
+|------|-----------------------------------------------------------|
+| 0    | done                                                      |
+| 1    | findings: `doctor` found something, `demo`'s account is off |
+| 2    | usage or configuration                                    |
+| 3    | the broker cannot be reached                              |
+| 4    | not permitted                                             |
+| 5    | a bulk action succeeded in part                           |
+| 124  | a deadline passed                                         |
+| 130  | interrupted                                               |
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import IO, Any
+
+import click
+
+from callcast.core.errors import CallcastError, Misuse
+
+FINDINGS = 1
+
+
+class Failure(click.ClickException):
+    """A sentence on what failed and why, and the next command to try: usage or configuration."""
+
+    exit_code = 2
+
+    def __init__(self, what: str, *, fix: str = "") -> None:
+        super().__init__(what)
+        self.fix = fix
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Write it to stderr."""
+        click.echo(f"error: {self.format_message()}", file=file, err=True)
+        if self.fix:
+            click.echo(f"  try: {self.fix}", file=file, err=True)
+
+
+class Unreachable(Failure):
+    """The broker cannot be reached."""
+
+    exit_code = 3
+
+
+class Forbidden(Failure):
+    """A permission is missing."""
+
+    exit_code = 4
+
+
+class Partial(Failure):
+    """A bulk action succeeded in part."""
+
+    exit_code = 5
+
+
+class TooLate(Failure):
+    """A deadline passed."""
+
+    exit_code = 124
+
+
+class Interrupted(Failure):
+    """Ctrl-C or SIGTERM: said in one word."""
+
+    exit_code = 130
+
+    def __init__(self) -> None:
+        super().__init__("interrupted")
+
+
+def failure_of(error: Exception) -> Failure | None:
+    """An error as a person reads it; None for one that nobody foresaw: it keeps its traceback."""
+    if isinstance(error, Misuse):
+        return Failure(str(error))
+    if isinstance(error, CallcastError):
+        return Unreachable(str(error), fix="callcast doctor")
+    if isinstance(error, PermissionError):
+        return Forbidden(_of_system(error), fix="ls -ld, then chmod or chown")
+    if isinstance(error, TimeoutError):
+        return TooLate(str(error) or "the deadline passed")
+    if isinstance(error, OSError):
+        return Failure(_of_system(error), fix=_FIXES.get(error.errno or 0, ""))
+    return None
+
+
+_FIXES = {
+    errno.ENOSPC: "df -h, then free some space",
+    errno.EDQUOT: "quota, then free some space",
+    errno.EROFS: "name a file on a file system that can be written",
+    errno.EADDRINUSE: "another --port, or --port 0 for any free one",
+}
+
+
+def _of_system(error: OSError) -> str:
+    """``cannot use /var/x.db: No space left on device``."""
+    reason = error.strerror or str(error)
+    return f"cannot use {error.filename}: {reason}" if error.filename else reason

@@ -1,0 +1,52 @@
+"""Whether the effect of a dead letter is there already: asked of the services' own databases."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from msgspec.structs import replace
+
+from callcast.cli.letters import Letter
+from callcast.cli.opening import file_of
+from callcast.ports.session import Database
+from callcast.runtime import registry
+from callcast.runtime.ports import Ports
+from callcast.stores.inbox import Arrival, Inbox
+
+
+class Inboxes:
+    """The inboxes beside an embedded broker, opened as they are asked for."""
+
+    def __init__(self, url: str, ports: Ports, stack: AsyncExitStack) -> None:
+        self._url = url
+        self._ports = ports
+        self._stack = stack
+        self._databases: dict[str, Database | None] = {}  # by service; None: there is none here
+        self._inbox = Inbox("sqlite")
+
+    async def judged(self, letter: Letter) -> Letter:
+        """The letter with `superseded` filled in, where its service's database can be read."""
+        database = self._database(letter.group.partition(".")[0])
+        if database is None:
+            return letter
+        arrival = Arrival(letter.group, letter.sender, letter.id, b"")
+        seen = await self._inbox.find(database, arrival)
+        return replace(letter, superseded=seen is not None)
+
+    def _database(self, service: str) -> Database | None:
+        if service not in self._databases:
+            broker = file_of(self._url)
+            path = broker.with_name(f"{broker.stem}.{service}.db")
+            database = registry.sqlite_database(str(path), self._ports) if path.exists() else None
+            if database is not None:
+                self._stack.push_async_callback(database.close)
+            self._databases[service] = database
+        return self._databases[service]
+
+
+@asynccontextmanager
+async def inboxes(url: str, ports: Ports) -> AsyncGenerator[Inboxes]:
+    """The inboxes beside the broker `url`, closed at the end."""
+    async with AsyncExitStack() as stack:
+        yield Inboxes(url, ports, stack)

@@ -1,0 +1,273 @@
+"""Dead letters: what they say, which are wanted, and how they are sent again."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from callcast.core.errors import CallcastError, Misuse
+from callcast.core.message import Message
+from callcast.core.outcome import DEAD_REASON, DONE
+from callcast.policies.notes import FIRST_FAILED_AT
+from callcast.ports.broker import Broker, Browses, Consumer, Delivery, Part, Source, need
+from callcast.ports.clock import Clock
+from callcast.telemetry.names import REDRIVE_COUNT
+
+PAGE = 100
+"""Letters looked at in one go."""
+LEASE = 60.0
+"""Seconds for which a redrive holds the letters in its hands; renewed at a third."""
+
+REDRIVEN_BY = "callcast-redriven-by"
+
+_NOTES = (
+    DEAD_REASON,
+    "callcast-source",
+    "callcast-group",
+    "callcast-handler",
+    "callcast-attempts",
+    "callcast-last-failed-at",
+    "callcast-error-type",
+    "callcast-error-message",
+    "callcast-error-stack",
+    "callcast-host",
+    "callcast-version",
+)
+"""Headers that tell of the last failure; a redriven message starts without them."""
+
+
+class Letter(Struct, frozen=True):
+    """A dead letter, by the fields that commands print and filters compare."""
+
+    id: str
+    type: str
+    topic: str
+    group: str
+    key: str | None
+    sender: str
+    reason: str
+    error_type: str
+    error_message: str
+    attempts: int
+    handler: str
+    first_failed_at: str
+    last_failed_at: str
+    redriven: int
+    """How often it was redriven before."""
+    size_bytes: int
+    superseded: bool | None = None
+    """Its effect is there already, another copy was handled; None where that cannot be known."""
+
+
+FIELDS = tuple(name for name in Letter.__struct_fields__ if name != "superseded")
+
+
+def letter_of(source: Source, message: Message) -> Letter:
+    """Read the headers of a dead letter; one that somebody else wrote may lack them."""
+    header = message.headers.get
+    return Letter(
+        message.id,
+        message.type,
+        message.topic,
+        source.group,
+        message.key,
+        message.source,
+        header(DEAD_REASON, ""),
+        header("callcast-error-type", ""),
+        header("callcast-error-message", ""),
+        _count(header("callcast-attempts")),
+        header("callcast-handler", ""),
+        header(FIRST_FAILED_AT, ""),
+        header("callcast-last-failed-at", ""),
+        _count(header(REDRIVE_COUNT)),
+        len(message.body),
+    )
+
+
+def redriven(message: Message, group: str, by: str) -> Message:
+    """The message as it goes back to the group that failed: same id, same bytes, a higher count.
+
+    Its expiry goes: an expired letter would only die again, and its operator wants it handled.
+    """
+    headers = {name: text for name, text in message.headers.items() if name not in _NOTES}
+    headers[REDRIVE_COUNT] = str(_count(headers.get(REDRIVE_COUNT)) + 1)
+    headers[REDRIVEN_BY] = by
+    return replace(message, group=group, headers=headers, expires=None, deliver_at=None)
+
+
+def _count(text: str | None) -> int:
+    return int(text) if text is not None and text.isascii() and text.isdigit() else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """``FIELD=VALUE`` (is), ``FIELD!=VALUE`` (is not) or ``FIELD~TEXT`` (contains)."""
+
+    field: str
+    sign: str
+    value: str
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Read one filter; raises `Misuse` naming the fields there are."""
+        for sign in ("!=", "~", "="):
+            field, found, value = text.partition(sign)
+            if found and field.isidentifier():
+                if field not in FIELDS:
+                    raise Misuse(f"filter {text!r}: fields are {', '.join(FIELDS)}")
+                return cls(field, sign, value)
+        raise Misuse(f"filter {text!r}: write FIELD=VALUE, FIELD!=VALUE or FIELD~TEXT")
+
+    def __call__(self, letter: Letter) -> bool:
+        """Whether this letter is wanted."""
+        return _SIGNS[self.sign](str(getattr(letter, self.field)), self.value)
+
+
+_SIGNS: Mapping[str, Callable[[str, str], bool]] = MappingProxyType(
+    {"=": operator.eq, "!=": operator.ne, "~": operator.contains}
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which letters a command is about; everything when nothing is said."""
+
+    ids: Collection[str] = ()
+    group: str | None = None
+    filters: Sequence[Filter] = ()
+
+    def __call__(self, letter: Letter) -> bool:
+        """Whether this letter is wanted."""
+        return (
+            (not self.ids or letter.id in self.ids)
+            and (self.group is None or letter.group == self.group)
+            and all(fits(letter) for fits in self.filters)
+        )
+
+
+async def sources_of(broker: Broker, group: str | None = None) -> Sequence[Source]:
+    """All sources there are, or those of one group; by name."""
+    sources = await need(broker, Browses).sources()
+    return sorted((s for s in sources if group is None or s.group == group), key=str)
+
+
+async def browse(broker: Broker, wanted: Wanted) -> AsyncIterator[tuple[Letter, Message]]:
+    """All wanted letters, oldest first per source; nothing is consumed or counted."""
+    for source in await sources_of(broker, wanted.group):
+        after = ""
+        while page := await need(broker, Browses).browse(
+            source, part=Part.DEAD, after=after, limit=PAGE
+        ):
+            for glimpse in page:
+                letter = letter_of(source, glimpse.message)
+                if wanted(letter):
+                    yield letter, glimpse.message
+            after = page[-1].position
+
+
+class Redriven(Struct, frozen=True):
+    """What became of one letter."""
+
+    id: str
+    topic: str
+    group: str
+    error: str = ""
+
+
+class Redrive:
+    """Sends wanted letters back to the group that failed, at most `rate` a second.
+
+    Each is published first and taken from the dead letters then: killed between the two, it is in
+    both places under the same id, and the inbox removes the second. What dies again while this
+    runs is left alone: a letter is redriven once.
+    """
+
+    def __init__(
+        self, broker: Broker, wanted: Wanted, *, clock: Clock, by: str, rate: float = 0.0
+    ) -> None:
+        self._broker = broker
+        self._wanted = wanted
+        self._clock = clock
+        self._by = by
+        self._gap = 1.0 / rate if rate else 0.0
+        self._next = 0.0  # when the next letter may go, on the clock's now()
+
+    async def __call__(self) -> AsyncGenerator[Redriven]:
+        """Redrive; one record per letter as it is done or has failed."""
+        for source in await sources_of(self._broker, self._wanted.group):
+            if (await self._broker.lag(source)).dead:
+                async with aclosing(self._drain(source)) as results:
+                    async for result in results:
+                        yield result
+
+    async def _drain(self, source: Source) -> AsyncGenerator[Redriven]:
+        consumer = await self._broker.consume(source, part=Part.DEAD, lease=LEASE, prefetch=PAGE)
+        hand = Hand(consumer, self._clock)
+        try:
+            while batch := await consumer.fetch(PAGE, 0.0):
+                for delivery in hand.take(batch):
+                    if not self._wanted(letter_of(source, delivery.message)):
+                        continue
+                    await self._pace()
+                    hand.renew()
+                    result = await self._send(source, delivery.message)
+                    if not result.error:
+                        await consumer.settle([(delivery, DONE)])
+                        hand.drop(delivery)
+                    yield result
+        finally:
+            await consumer.close()
+
+    async def _send(self, source: Source, message: Message) -> Redriven:
+        try:
+            await self._broker.publish([redriven(message, source.group, self._by)])
+        except CallcastError as error:
+            return Redriven(message.id, source.topic, source.group, str(error))
+        return Redriven(message.id, source.topic, source.group)
+
+    async def _pace(self) -> None:
+        now = self._clock.now()
+        if self._next > now:
+            await self._clock.sleep(self._next - now)
+        self._next = max(now, self._next) + self._gap
+
+
+class Hand:
+    """What a redrive has taken. It stays there until the end: given back, it would come again."""
+
+    def __init__(self, consumer: Consumer, clock: Clock) -> None:
+        self._consumer = consumer
+        self._clock = clock
+        self._held: dict[int, Delivery] = {}  # by id(): deliveries are looked up by identity
+        self._seen: set[tuple[str, str]] = set()
+        self._renewed = clock.now()
+
+    def take(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+        """Hold all of these; the ones that were not seen before."""
+        self._held.update((id(delivery), delivery) for delivery in batch)
+        names = [(delivery.message.source, delivery.message.id) for delivery in batch]
+        fresh = [each for each, name in zip(batch, names, strict=True) if name not in self._seen]
+        self._seen.update(names)
+        return fresh
+
+    def drop(self, delivery: Delivery) -> None:
+        """It was settled."""
+        del self._held[id(delivery)]
+
+    def renew(self) -> None:
+        """Extend the leases, when it is time."""
+        if self._clock.now() - self._renewed > LEASE / 3:
+            self._consumer.renew(list(self._held.values()))
+            self._renewed = self._clock.now()
+
+
+def record_of(letter: Letter) -> dict[str, object]:
+    """All fields, for JSON and tables."""
+    return msgspec.structs.asdict(letter)

@@ -1,0 +1,65 @@
+"""``callcast queues``: what waits, runs, is delayed or dead."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import click
+
+from callcast.cli.letters import sources_of
+from callcast.cli.opening import broker_option, on_broker
+from callcast.cli.output import Record, emit, output_option
+from callcast.ports.broker import Broker
+from callcast.ports.clock import Clock
+
+COLUMNS = ("topic", "group", "ready", "in_flight", "delayed", "dead", "oldest")
+WATCH = 2.0
+"""Seconds between two looks."""
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  callcast queues
+  callcast queues --broker sqlite:///shop.db -o json
+  callcast queues --watch
+"""
+)
+@broker_option
+@output_option
+@click.option("--group", help="Only this group.")
+@click.option("--watch", is_flag=True, help=f"Look again every {WATCH:g} seconds, until Ctrl-C.")
+def queues(url: str | None, form: str, *, group: str | None, watch: bool) -> None:
+    """Say what waits, runs, is delayed or dead, per topic and group.
+
+    `oldest` is the age in seconds of the oldest message that is not done, dead ones included.
+    """
+
+    async def look(broker: Broker, clock: Clock) -> None:
+        emit(await lags(broker, group), form, COLUMNS)
+        while watch:
+            await clock.sleep(WATCH)
+            if form == "table":
+                click.echo()
+            emit(await lags(broker, group), form, COLUMNS)
+
+    on_broker(url, look)
+
+
+async def lags(broker: Broker, group: str | None = None) -> Sequence[Record]:
+    """One record per source."""
+    return [
+        {
+            "topic": source.topic,
+            "group": source.group,
+            "ordered": source.ordered,
+            "ready": lag.ready,
+            "in_flight": lag.leased,
+            "delayed": lag.delayed,
+            "dead": lag.dead,
+            "oldest": lag.oldest,
+            "paused": lag.paused,
+        }
+        for source in await sources_of(broker, group)
+        for lag in [await broker.lag(source)]
+    ]
