@@ -6,7 +6,7 @@ A model class proves itself: whoever defined one has imported pydantic already.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol, TypeGuard, cast, runtime_checkable
+from typing import Any, Protocol, TypeGuard, cast
 
 import msgspec
 
@@ -26,7 +26,6 @@ class Model(Protocol):
         ...
 
 
-@runtime_checkable
 class Invalid(Protocol):
     """What is used of pydantic's ValidationError."""
 
@@ -64,15 +63,14 @@ def decoded_foreign(kind: type, value: object) -> object:
     """`dec_hook`: a model from plain values; raises `Foreign` with the model's own path."""
     if not is_model(kind):
         raise TypeError(f"type {kind.__qualname__} has no JSON form")
+    body = msgspec.json.encode(value)
     try:
-        return kind.model_validate_json(msgspec.json.encode(value))
-    except ValueError as error:
-        raise _foreign(error) from error
+        return kind.model_validate_json(body)
+    except ValueError as error:  # pydantic's ValidationError, the only one it raises
+        raise _foreign(cast("Invalid", error)) from error
 
 
-def _foreign(error: ValueError) -> Foreign:
-    if not isinstance(error, Invalid):  # a validator of the model's own raised it
-        return Foreign(str(error), "")
+def _foreign(error: Invalid) -> Foreign:
     first = error.errors()[0]
     path = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in first["loc"])
     return Foreign(str(first["msg"]), path)

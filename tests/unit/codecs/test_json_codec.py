@@ -6,15 +6,16 @@ import dataclasses
 import enum
 import subprocess
 import sys
-from typing import Any, TypedDict
+from typing import Annotated, Any, TypedDict
 from uuid import UUID
 
 import attrs
 import pytest
-from msgspec import Struct
+from msgspec import Meta, Struct
 from pydantic import BaseModel, Field, field_validator
 
 from callcast.codecs import JsonCodec
+from callcast.codecs.foreign import decoded_foreign
 from callcast.core.errors import Misuse, Undecodable
 
 
@@ -192,9 +193,19 @@ def test_a_value_without_json_is_misuse_naming_its_type() -> None:
 
 
 def test_unions_tuples_and_named_tuples_are_looked_into() -> None:
-    for form in (tuple[Plain, int], tuple[Plain, ...], Plain | None):
+    for form in (
+        tuple[Plain, int],
+        tuple[Plain, ...],
+        Plain | None,
+        Annotated[Plain, Meta(description="x")],
+    ):
         with pytest.raises(Misuse):
             codec.decoder(form)
+
+
+def test_the_hooks_know_nothing_but_models() -> None:
+    with pytest.raises(TypeError, match="Plain"):
+        decoded_foreign(Plain, 1)
 
 
 def test_the_package_works_without_importing_pydantic() -> None:
