@@ -82,7 +82,8 @@ class Calls:
             variable = f"CALLCAST_PEER_{service.upper().replace('-', '_')}"
             raise Misuse(
                 f"operation {operation.name!r}: where is service {service!r}? Say"
-                f" Bus(peers={{{service!r}: 'http://...'}}) or set {variable} (known peers: {known})"
+                f" Bus(peers={{{service!r}: 'http://...'}}) or set {variable}"
+                f" (known peers: {known})"
             )
         transport = self._transports.get(service)
         if transport is None:

@@ -20,7 +20,7 @@ class Peer:
     """
 
     url: str
-    headers: Mapping[str, str] = field(default_factory=dict, kw_only=True, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict[str, str], kw_only=True, repr=False)
     auth: str | Callable[[], str] | None = field(default=None, kw_only=True, repr=False)
     policy: Policy | None = field(default=None, kw_only=True)
 

@@ -8,6 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import cast
 
 import msgspec
 from msgspec import Struct
@@ -92,14 +93,15 @@ def read_table(folder: Path, environ: Mapping[str, str] = os.environ) -> Table:
     raw: dict[str, object] = {}
     for name in ("pyproject.toml", "callcast.toml"):
         raw |= _file(folder / name)
-    peers = dict(raw.get("peers") or {})  # type: ignore[call-overload]  # converted below
     known = {name.upper(): name.replace("_", "-") for name in Table.__struct_fields__}
+    peers: dict[str, object] = {}
     for name, value in environ.items():
         if name.startswith(PEER_PREFIX):
             peers[name[len(PEER_PREFIX) :].lower().replace("_", "-")] = value
         elif name.startswith(PREFIX) and (key := known.get(name[len(PREFIX) :])):
             raw[key] = value
-    raw["peers"] = peers
+    if peers:
+        raw["peers"] = {**cast("Mapping[str, object]", raw.get("peers", {})), **peers}
     try:
         return msgspec.convert(raw, Table, strict=False)
     except msgspec.ValidationError as error:
