@@ -1,0 +1,237 @@
+"""Lanes: one key at a time, in order, whatever becomes of its head."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from worker_parts import delivery
+
+from callcast.ports.broker import Delivery
+from callcast.runtime.lanes import Lanes, Onward, Place
+
+
+def of(name: str, key: str = "k") -> Delivery:
+    return delivery(name, key=key)
+
+
+def test_a_free_key_runs_and_a_busy_one_waits_in_order() -> None:
+    lanes = Lanes()
+    first, second, third = of("1"), of("2"), of("3")
+    assert lanes.arrive(first) is Place.RUN
+    assert lanes.arrive(second) is Place.WAIT
+    assert lanes.arrive(third) is Place.WAIT
+    assert lanes.go_on(first) is second
+    assert lanes.go_on(second) is third
+    assert lanes.go_on(third) is None
+    assert lanes.arrive(of("4")) is Place.RUN
+
+
+def test_keys_run_side_by_side() -> None:
+    lanes = Lanes()
+    assert lanes.arrive(of("1", "a")) is Place.RUN
+    assert lanes.arrive(of("2", "b")) is Place.RUN
+
+
+def test_those_behind_a_head_given_back_go_back_with_it() -> None:
+    lanes = Lanes()
+    head, second, third, other = of("1"), of("2"), of("3"), of("x", "other")
+    for each in (head, second, third, other):
+        lanes.arrive(each)
+    assert lanes.give_back(head) == (second, third)
+    assert lanes.is_any_shut
+    assert lanes.go_on(other) is None
+
+
+def test_a_shut_key_takes_in_nothing_until_all_that_went_back_is_settled() -> None:
+    lanes = Lanes()
+    head, second, late = of("1"), of("2"), of("5")
+    lanes.arrive(head)
+    lanes.arrive(second)
+    lanes.give_back(head)
+    assert lanes.arrive(late) is Place.WAIT
+    assert lanes.settled(second, is_fetching=False) is None
+    onward = lanes.settled(head, is_fetching=False)
+    assert onward == Onward(None, [late])  # handed out before the broker knew: it would overtake
+    assert lanes.settled(late, is_fetching=False) is None
+    assert not lanes.is_any_shut
+    assert lanes.arrive(of("1")) is Place.RUN
+
+
+def test_a_message_that_is_here_again_shows_that_the_broker_has_caught_up() -> None:
+    lanes = Lanes()
+    head, again, following = of("1"), of("1"), of("2")
+    lanes.arrive(head)
+    lanes.give_back(head)
+    lanes.arrive(again)
+    lanes.arrive(following)
+    assert lanes.settled(head, is_fetching=True) == Onward(again, ())
+    assert lanes.go_on(again) is following
+
+
+def test_what_came_before_the_proof_goes_back_and_the_proof_with_it() -> None:
+    lanes = Lanes()
+    head, early, again = of("1"), of("5"), of("1")
+    lanes.arrive(head)
+    lanes.give_back(head)
+    lanes.arrive(early)
+    lanes.arrive(again)
+    assert lanes.settled(head, is_fetching=False) == Onward(None, [early])
+    assert lanes.settled(early, is_fetching=False) == Onward(again, ())
+
+
+def test_a_fetch_under_way_at_the_settle_may_still_bring_what_would_overtake() -> None:
+    lanes = Lanes()
+    head, late = of("1"), of("5")
+    lanes.arrive(head)
+    lanes.give_back(head)
+    assert lanes.settled(head, is_fetching=True) is None
+    assert lanes.arrive(late) is Place.BACK
+    lanes.fetched()
+    assert lanes.settled(late, is_fetching=False) is None
+    assert lanes.arrive(of("1")) is Place.RUN
+
+
+def test_the_same_fetch_may_bring_the_head_again() -> None:
+    lanes = Lanes()
+    head, again, following = of("1"), of("1"), of("2")
+    lanes.arrive(head)
+    lanes.give_back(head)
+    lanes.settled(head, is_fetching=True)
+    assert lanes.arrive(again) is Place.RUN
+    assert lanes.arrive(following) is Place.WAIT
+    lanes.fetched()
+    assert lanes.go_on(again) is following
+
+
+def test_after_that_fetch_the_key_is_free() -> None:
+    lanes = Lanes()
+    head = of("1")
+    lanes.arrive(head)
+    lanes.give_back(head)
+    lanes.settled(head, is_fetching=True)
+    lanes.fetched()
+    assert lanes.arrive(of("7")) is Place.RUN
+
+
+def test_withdrawn_are_those_behind_and_the_head_runs_on() -> None:
+    lanes = Lanes()
+    head, second, other, late = of("1"), of("2"), of("x", "other"), of("3")
+    for each in (head, second, other):
+        lanes.arrive(each)
+    assert lanes.withdraw() == [second]
+    assert lanes.withdraw() == []
+    lanes.arrive(late)
+    assert lanes.go_on(head) is None  # the way back of the second is not settled yet
+    assert lanes.settled(second, is_fetching=False) == Onward(None, [late])
+
+
+def test_withdrawn_and_settled_while_the_head_still_runs() -> None:
+    lanes = Lanes()
+    head, second = of("1"), of("2")
+    lanes.arrive(head)
+    lanes.arrive(second)
+    lanes.withdraw()
+    assert lanes.settled(second, is_fetching=False) is None
+    assert lanes.go_on(head) is None
+    assert not lanes.is_any_shut
+    assert lanes.arrive(of("2")) is Place.RUN
+
+
+def test_settling_what_shut_nothing_changes_nothing() -> None:
+    lanes = Lanes()
+    head = of("1")
+    assert lanes.settled(head, is_fetching=False) is None
+    lanes.arrive(head)
+    assert lanes.settled(head, is_fetching=False) is None
+
+
+def test_a_message_without_a_key_has_no_lane() -> None:
+    with pytest.raises(ValueError, match="key"):
+        Lanes().arrive(delivery("1"))
+
+
+class Broker:
+    """One key at a broker: numbers in order; hands out a run of them, takes back, in order."""
+
+    def __init__(self) -> None:
+        self.next = 0
+        self.waiting: list[int] = []
+        self.out: set[int] = set()
+
+    def take(self, count: int) -> list[int]:
+        """From the first unfinished on; nothing while an earlier one than it is out and given back
+        in part would be skipped."""
+        taken: list[int] = []
+        while len(taken) < count:
+            if self.waiting and all(each < self.waiting[0] for each in self.out | set(taken)):
+                taken.append(self.waiting.pop(0))
+            elif not self.waiting:
+                taken.append(self.next)
+                self.next += 1
+            else:
+                break
+        self.out.update(taken)
+        return taken
+
+    def back(self, number: int) -> None:
+        self.out.discard(number)
+        self.waiting = sorted([*self.waiting, number])
+
+
+@given(st.data())
+def test_whatever_happens_a_key_runs_in_order(data: st.DataObject) -> None:
+    """A model: the broker hands out while verdicts are on their way; what runs is in order."""
+    broker, lanes = Broker(), Lanes()
+    running: list[Delivery] = []
+    verdicts: list[tuple[Delivery, bool]] = []  # not settled yet; True goes back
+    in_flight: list[int] = []  # handed out, on its way to the worker
+    done: list[int] = []
+
+    def run(each: Delivery) -> None:
+        assert not running, "one at a time"
+        running.append(each)
+
+    def arrive() -> None:
+        for number in in_flight:
+            each = of(str(number))
+            place = lanes.arrive(each)
+            if place is Place.RUN:
+                run(each)
+            elif place is Place.BACK:
+                verdicts.append((each, True))
+        in_flight.clear()
+        lanes.fetched()
+
+    for step in data.draw(st.lists(st.sampled_from("hafbws"), min_size=25, max_size=80)):
+        if step == "h" and not in_flight:
+            in_flight.extend(broker.take(data.draw(st.integers(1, 3))))
+        elif step == "a":
+            arrive()
+        elif step == "f" and running:
+            each = running.pop()
+            done.append(int(each.message.id))
+            verdicts.append((each, False))
+            following = lanes.go_on(each)
+            if following is not None:
+                run(following)
+        elif step == "b" and running:
+            each = running.pop()
+            verdicts += [(behind, True) for behind in lanes.give_back(each)]
+            verdicts.append((each, True))
+        elif step == "w":
+            verdicts += [(behind, True) for behind in lanes.withdraw()]
+        elif step == "s":
+            batch = list(verdicts)
+            verdicts.clear()
+            for each, is_back in batch:
+                number = int(each.message.id)
+                broker.back(number) if is_back else broker.out.discard(number)
+            for each, _ in batch:
+                onward = lanes.settled(each, is_fetching=bool(in_flight))
+                if onward is not None:
+                    verdicts += [(stale, True) for stale in onward.back]
+                    if onward.run is not None:
+                        run(onward.run)
+    assert done == sorted(done)
+    assert done == list(range(len(done)))
