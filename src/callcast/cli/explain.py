@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import click
 from msgspec import Struct
@@ -98,16 +98,15 @@ class Explainer:
         for service in found.services:
             yield from inside.explain(service, name)
 
-    @explain.register
-    def _(self, found: Operation, name: str) -> Iterator[Explained]:  # type: ignore[type-arg]
+    @explain.register(Operation)
+    def _(self, found: Operation[Any, Any], name: str) -> Iterator[Explained]:
         del name
-        found = cast("Operation[Any, Any]", found)
         yield self.call(found.name, found)
         if found.idempotent or found.once:
             yield self.publish(found.name)
 
-    @explain.register
-    def _(self, found: Event, name: str) -> Iterator[Explained]:  # type: ignore[type-arg]
+    @explain.register(Event)
+    def _(self, found: Event[Any], name: str) -> Iterator[Explained]:
         del name
         yield self.publish(found.name)
 

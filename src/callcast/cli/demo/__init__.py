@@ -1,0 +1,1 @@
+"""``callcast demo``: a shop of five processes, broken on purpose, and an account of every order."""
