@@ -34,11 +34,6 @@ class Lease(Struct, eq=False, gc=False):
     token: int
     until: float
 
-    @property
-    def is_lost(self) -> bool:
-        """Whether the entry has come back, or is out on a later lease."""
-        return self.entry.token != self.token
-
 
 class Hand(Owner):
     """What one consumer holds."""
