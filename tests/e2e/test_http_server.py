@@ -365,6 +365,20 @@ async def test_a_cancellation_of_the_server_passes_through(desk: Desk) -> None:
     assert sent == []
 
 
+async def test_a_websocket_is_refused(desk: Desk) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"}
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "websocket", "path": "/orders/7", "headers": [], "query_string": b""}
+    await asgi_app(desk, codec=JsonCodec())(scope, receive, send)
+    assert sent == [{"type": "websocket.close"}]
+
+
 async def test_it_works_mounted_in_fastapi_below_a_prefix(
     desk: Desk, http: aiohttp.ClientSession
 ) -> None:

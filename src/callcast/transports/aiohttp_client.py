@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import ClientError
 from msgspec import Struct
-from multidict import CIMultiDict
+from multidict import CIMultiDict, istr
 from yarl import URL
 
 from callcast.core.contract import Operation
@@ -41,6 +41,10 @@ from callcast.transports.rest import Exchange, Wire, literal_of
 
 LARGE = 2**20  # bytes: aiohttp writes larger bodies in pieces when it gets a file
 _EXCHANGES_MAX = 1_000  # compiled operations kept; contracts made in a loop must not fill memory
+
+# Names that aiohttp need not fold to one case again for each request.
+_TIMEOUT, _ATTEMPT, _CORRELATION = istr(TIMEOUT), istr(ATTEMPT), istr(CORRELATION)
+_CONTENT_TYPE = istr("Content-Type")
 
 
 class AiohttpTransport:
@@ -175,13 +179,13 @@ class AiohttpTransport:
         work, exchange = attempt.work, attempt.exchange
         headers = CIMultiDict(
             {
-                TIMEOUT: format_timeout(attempt.until - attempt.began),
-                ATTEMPT: str(work.attempt),
-                CORRELATION: sendable(correlation_of(work)),
+                _TIMEOUT: format_timeout(attempt.until - attempt.began),
+                _ATTEMPT: str(work.attempt),
+                _CORRELATION: sendable(correlation_of(work)),
             }
         )
         if exchange.binding.has_body:
-            headers["Content-Type"] = self._codec.content_type
+            headers[_CONTENT_TYPE] = self._codec.content_type
         if (cause := causation_of(work)) is not None:
             headers[CAUSATION] = sendable(cause)
         if exchange.operation.once:

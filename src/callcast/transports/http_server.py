@@ -98,6 +98,9 @@ class Operations:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
+        if scope["type"] != "http":  # a websocket: nothing here speaks it, so it is refused
+            await send({"type": "websocket.close"})
+            return
         request = incoming_of(scope, self._new_id)
         reply = await self._reply(request, receive)
         if reply is not None:  # else nobody listens any more
