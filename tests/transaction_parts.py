@@ -107,8 +107,8 @@ async def bench(
     units = Units(
         database, envelopes=Envelopes(JsonCodec(), bus, ports), ports=ports, bus=bus, wait=wait
     )
-    await units.prepare(["create table if not exists ledger (note)"])
     try:
+        await units.prepare(["create table if not exists ledger (note)"])
         yield Bench(
             database=database,
             ports=ports,

@@ -140,7 +140,7 @@ def _drive(steps: Coroutine[object, None, R]) -> R:
         steps.send(None)
     except StopIteration as end:
         return cast("R", end.value)
-    raise Misuse("an asynchronous session was given to outbox.add: use 'await outbox.put(...)'")
+    raise AssertionError("the steps of a blocking session wait for nothing")
 
 
 # The sessions of the program, by what they can do: no driver is imported for it.
@@ -228,6 +228,10 @@ def _blocking(session: object) -> _Found:
     if isinstance(session, sqlite3.Connection):
         _refuse_autocommit(session.isolation_level, is_open=session.in_transaction)
         return _Blocking("sqlite", session.execute)
+    if _is_asynchronous(session):
+        raise Misuse(
+            f"{type(session).__qualname__} is asynchronous: use 'await outbox.put(...)' instead"
+        )
     found = session.connection() if isinstance(session, _SqlalchemySession) else session
     if isinstance(found, _Sqlalchemy):
         return _Blocking(found.dialect.name, found.exec_driver_sql)
@@ -235,7 +239,7 @@ def _blocking(session: object) -> _Found:
 
 
 def _asynchronous(session: object) -> _Found:
-    if isinstance(session, sqlite3.Connection):
+    if not _is_asynchronous(session):
         raise _unknown(session)
     if isinstance(session, _SqlalchemySession):
 
@@ -249,6 +253,14 @@ def _asynchronous(session: object) -> _Found:
         _refuse_autocommit(session.isolation_level, is_open=session.in_transaction)
         return _Waiting("sqlite", session.execute)
     raise _unknown(session)
+
+
+def _is_asynchronous(session: object) -> bool:
+    """Whether the one method that is needed of it is to be awaited."""
+    for method in ("connection", "exec_driver_sql", "execute"):
+        if hasattr(session, method):
+            return inspect.iscoroutinefunction(getattr(session, method))
+    return False
 
 
 def _refuse_autocommit(isolation_level: str | None, *, is_open: bool) -> None:

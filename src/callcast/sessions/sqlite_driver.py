@@ -35,9 +35,9 @@ def connect(path: str, *, is_reader: bool = False) -> sqlite3.Connection:
         _make_private(path)
     connection = None
     try:
-        # Another process may be switching to WAL at this moment: that takes one commit.
+        # Switching to WAL waits for other writers, here where nobody can cancel it: not for long.
         connection = sqlite3.connect(
-            path, timeout=5.0, isolation_level=None, check_same_thread=False, cached_statements=256
+            path, timeout=0.5, isolation_level=None, check_same_thread=False, cached_statements=256
         )
         connection.execute("pragma journal_mode = wal")
         connection.execute("pragma synchronous = full")
