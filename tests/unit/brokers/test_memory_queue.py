@@ -65,6 +65,8 @@ class QueueMachine(RuleBasedStateMachine):
                 for other, key in self.unfinished.items():
                     if key == delivery.message.key and other < number:
                         assert self.out[other][0] is hand, f"{number} overtakes {other}"
+                    if key == delivery.message.key and other > number:
+                        assert other not in self.out, f"{number} comes while {other} is out"
             self.out[number] = (hand, delivery, self.now + LEASE)
 
     @precondition(lambda self: self.out)
