@@ -408,6 +408,7 @@ def test_a_url_that_is_none_is_misuse_and_not_repeated(url: str) -> None:
 def test_a_prefix_and_an_ipv6_host_are_kept() -> None:
     assert "'http://host:8080/api/v1'" in repr(made("http://host:8080/api/v1/"))
     assert "'http://[::1]:80'" in repr(made("http://[::1]:80"))
+    assert "'http://host/a%20b/%C3%BC'" in repr(made("http://host/a%20b/ü"))
 
 
 def test_headers_and_auth_that_would_inject_others_are_misuse() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from io import BytesIO
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from aiohttp import ClientError
 from msgspec import Struct
@@ -37,7 +37,7 @@ from callcast.transports.headers import (
 from callcast.transports.limits import HttpLimits
 from callcast.transports.outgoing import causation_of, correlation_of, ends_at, operation_of
 from callcast.transports.problem import TEXT_MAX, read_problem
-from callcast.transports.rest import Exchange, Wire, literal_of
+from callcast.transports.rest import PATH_SAFE, Exchange, Wire
 
 LARGE = 2**20  # bytes: aiohttp writes larger bodies in pieces when it gets a file
 _EXCHANGES_MAX = 1_000  # compiled operations kept; contracts made in a loop must not fill memory
@@ -229,4 +229,5 @@ def checked_url(url: str, peer: str) -> str:
         raise Misuse(f"peer {peer!r}: credentials do not belong in a URL; hand them in as auth=")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     where = host if port is None else f"{host}:{port}"
-    return f"{parts.scheme}://{where}{literal_of(parts.path.rstrip('/'))}"
+    prefix = quote(parts.path.rstrip("/"), safe=PATH_SAFE + "/%")  # "%": it may be encoded already
+    return f"{parts.scheme}://{where}{prefix}"
