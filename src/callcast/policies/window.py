@@ -72,7 +72,8 @@ class TimeWindow:
     def __init__(self, seconds: int) -> None:
         self._size = seconds
         self._buckets = [[0, 0, 0] for _ in range(seconds)]
-        self._newest: int | None = None  # the second that the newest bucket stands for
+        self._bucket = self._buckets[0]  # the one of the newest second
+        self._newest: int | None = None
         self.calls = 0
         self.failures = 0
         self.slows = 0
@@ -80,7 +81,10 @@ class TimeWindow:
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Take in one outcome; a `now` of the past (another thread's) counts as the newest."""
-        bucket = self._buckets[self._evict(int(now)) % self._size]
+        second = int(now)
+        if second != self._newest:
+            self._evict(second)
+        bucket = self._bucket
         bucket[0] += 1
         bucket[1] += failed
         bucket[2] += slow
@@ -96,16 +100,14 @@ class TimeWindow:
         self.failures = 0
         self.slows = 0
 
-    def _evict(self, second: int) -> int:
-        """Empty the buckets that `second` leaves behind; the second that is the newest now."""
-        newest = self._newest
-        if newest is None:
-            newest = second
+    def _evict(self, second: int) -> None:
+        """Empty the buckets that `second` leaves behind."""
+        newest = second if self._newest is None else self._newest
         for passed in range(newest + 1, min(second, newest + self._size) + 1):
             bucket = self._buckets[passed % self._size]
             self.calls -= bucket[0]
             self.failures -= bucket[1]
             self.slows -= bucket[2]
             bucket[:] = (0, 0, 0)
-        self._newest = newest = max(newest, second)
-        return newest
+        self._newest = max(newest, second)
+        self._bucket = self._buckets[self._newest % self._size]
