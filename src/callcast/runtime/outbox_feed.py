@@ -15,6 +15,7 @@ from callcast.ports.observer import OutboxAged
 from callcast.ports.session import Session
 from callcast.ports.tasks import Tasks
 from callcast.runtime.lane_lease import LaneLease
+from callcast.runtime.owner import is_dead, this_process
 from callcast.runtime.ports import Ports
 from callcast.runtime.transaction import Units
 from callcast.stores.outbox import Pending
@@ -27,7 +28,7 @@ class OutboxSettings:
     """How an outbox is relayed. Durations are seconds."""
 
     lease: float = 5.0
-    """When a relay dies, another takes over after so long."""
+    """When a relay stalls, another takes over after so long; when its process died, at once."""
     margin: float = 1.0
     """Before the end of its lease a relay stops handing out: clocks drift, threads wait."""
     poll: float = 0.02
@@ -52,14 +53,12 @@ class OutboxFeed:
     def __init__(
         self,
         units: Units,
-        owner: str,
         *,
         ports: Ports,
         tasks: Tasks,
         settings: OutboxSettings | None = None,
     ) -> None:
         self._units = units
-        self._owner = owner
         self._ports = ports
         self._tasks = tasks
         self._settings = settings or OutboxSettings()
@@ -80,12 +79,11 @@ class OutboxFeed:
         prefetch: int = 250,
     ) -> OutboxConsumer:
         """Open a consumer; see `Feed.consume`. The lease is the lane's, from the settings."""
-        del lease
+        del source, lease
         if part is not Part.READY:
             raise Misuse(f"an outbox has no part {part.value!r}: parked rows are unparked")
         consumer = OutboxConsumer(
             self._units,
-            f"{self._owner}/{source.group}",
             ports=self._ports,
             tasks=self._tasks,
             settings=self._settings,
@@ -123,7 +121,6 @@ class OutboxConsumer:
     def __init__(
         self,
         units: Units,
-        owner: str,
         *,
         ports: Ports,
         tasks: Tasks,
@@ -132,7 +129,7 @@ class OutboxConsumer:
     ) -> None:
         self._units = units
         self._outbox = units.outbox
-        self._owner = owner
+        self._owner = this_process()
         self._ports = ports
         self._clock = ports.clock
         self._reach = ports.failpoints
@@ -189,6 +186,8 @@ class OutboxConsumer:
         if mine and not await self._write(mine):
             lost = [delivery for delivery, _ in written]
             self._lease.lost()
+        if any(isinstance(outcome, Dead) for _, outcome in mine):
+            self._tidy_at = 0.0  # a parked row is an alarm of its own, and at once
         self._forget(_handed(delivery).id for delivery, _ in written)
         self._nudged.set()
         if lost:
@@ -255,12 +254,15 @@ class OutboxConsumer:
             return await self._renew()
         outbox, database = self._outbox, self._units.database
         lane = await outbox.lane(database)
-        if lane.left > 0:
+        dead = lane.owner if lane.left > 0 and is_dead(lane.owner) else ""
+        if lane.left > 0 and not dead:
             return False
         since = self._clock.now()
         try:
             async with database.begin() as session:
-                epoch = await outbox.take(session, self._owner, self._settings.lease)
+                epoch = await outbox.take(
+                    session, self._owner, lease=self._settings.lease, dead=dead
+                )
         except Busy:
             return False
         if epoch is None:
@@ -318,7 +320,6 @@ class OutboxConsumer:
                 await self._outbox.put_off(session, row, delay=outcome.delay, error=outcome.reason)
             elif isinstance(outcome, Dead):
                 await self._outbox.park(session, row, outcome.reason)
-                self._tidy_at = 0.0  # a parked row is an alarm of its own, and at once
 
     async def _rest(self, left: float) -> None:
         """Until a nudge, the next look, or the end of the fetch."""

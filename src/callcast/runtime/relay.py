@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
@@ -72,9 +71,7 @@ class Relay:
     ) -> Worker:
         """A worker that relays, not started yet; `leases` are the bus's own."""
         settings = settings or OutboxSettings()
-        feed = OutboxFeed(
-            self._units, f"{os.getpid()}", ports=self._ports, tasks=tasks, settings=settings
-        )
+        feed = OutboxFeed(self._units, ports=self._ports, tasks=tasks, settings=settings)
         subscription = Subscription(
             source=self.source,
             contract=Leaving(),

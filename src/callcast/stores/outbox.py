@@ -43,6 +43,7 @@ class Lane(Struct, frozen=True):
 
     epoch: int
     left: float
+    owner: str
 
 
 class Pending(Struct, frozen=True):
@@ -91,12 +92,17 @@ class Outbox:
     async def lane(self, database: Database) -> Lane:
         """Who relays this bus now."""
         rows = await database.read(self._texts.lane, self.bus, LANE)
-        epoch, left = rows[0]
-        return Lane(cast("int", epoch), cast("float", left))
+        epoch, left, owner = rows[0]
+        return Lane(cast("int", epoch), cast("float", left), cast("str", owner))
 
-    async def take(self, session: Session, owner: str, lease: float) -> int | None:
-        """Take the lane when its lease is over: the new epoch, or None while another has it."""
-        rows = await session.fetch(self._texts.take, owner, lease, self.bus, LANE)
+    async def take(
+        self, session: Session, owner: str, *, lease: float, dead: str = ""
+    ) -> int | None:
+        """Take the lane when its lease is over, or its owner is `dead`, which is known to be so.
+
+        The new epoch, or None while another has it.
+        """
+        rows = await session.fetch(self._texts.take, owner, lease, self.bus, LANE, dead or None)
         return cast("int", rows[0][0]) if rows else None
 
     async def renew(self, session: Session, epoch: int, lease: float) -> bool:

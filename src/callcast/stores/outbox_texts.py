@@ -94,11 +94,11 @@ SQLITE = OutboxTexts(
         where bus = ? and lane = ? and is_head = 1
         and next_attempt_at > 0 and next_attempt_at <= NOW
         order by next_attempt_at, id limit ?"""),
-    lane=sqlite("""select epoch, lease_until - NOW from callcast_outbox_lane
+    lane=sqlite("""select epoch, lease_until - NOW, owner from callcast_outbox_lane
         where bus = ? and lane = ?"""),
     take=sqlite("""update callcast_outbox_lane
         set owner = ?, epoch = epoch + 1, lease_until = NOW + ?
-        where bus = ? and lane = ? and lease_until < NOW returning epoch"""),
+        where bus = ? and lane = ? and (lease_until < NOW or owner = ?) returning epoch"""),
     renew=sqlite("""update callcast_outbox_lane set lease_until = NOW + ?
         where bus = ? and lane = ? and epoch = ?"""),
     fence="select 1 from callcast_outbox_lane where bus = ? and lane = ? and epoch = ?",

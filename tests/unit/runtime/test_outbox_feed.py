@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -25,6 +27,7 @@ from callcast.core.work import Kind, Work
 from callcast.ports.broker import Delivery, Part, Source, Unsettled
 from callcast.ports.observer import OutboxAged
 from callcast.runtime.outbox_feed import OutboxConsumer, OutboxFeed, OutboxSettings
+from callcast.runtime.owner import this_process
 from callcast.runtime.relay import Relay
 from callcast.testing.clock import ManualClock
 from callcast.testing.faults import Faults
@@ -46,9 +49,9 @@ def names(deliveries: Sequence[Delivery]) -> list[str]:
 
 @asynccontextmanager
 async def open_feed(
-    b: Bench, settings: OutboxSettings = QUICK, owner: str = "me"
+    b: Bench, settings: OutboxSettings = QUICK
 ) -> AsyncIterator[tuple[OutboxFeed, OutboxConsumer]]:
-    feed = OutboxFeed(b.units, owner, ports=b.ports, tasks=b.tasks, settings=settings)
+    feed = OutboxFeed(b.units, ports=b.ports, tasks=b.tasks, settings=settings)
     consumer = await feed.consume(SOURCE)
     yield feed, consumer
     await consumer.close()
@@ -191,11 +194,11 @@ class TestLanes:
                 await consumer.settle([(handed[0], DONE)])
             assert names(await standby.fetch(10, 5.0)) == ["y"]
 
-    async def test_a_dead_relay_is_replaced_within_its_lease(self, tmp_path: Path) -> None:
+    async def test_a_stalled_relay_is_replaced_within_its_lease(self, tmp_path: Path) -> None:
         path = str(tmp_path / "shop.db")
         short = OutboxSettings(lease=0.3, margin=0.1, poll=0.005, poll_max=0.02)
         async with bench(path) as b, bench(path) as other:
-            feed = OutboxFeed(b.units, "dead", ports=b.ports, tasks=b.tasks, settings=short)
+            feed = OutboxFeed(b.units, ports=b.ports, tasks=b.tasks, settings=short)
             dead = await feed.consume(SOURCE)
             await put(b, "x")
             (stale,) = await dead.fetch(10, 1.0)
@@ -212,6 +215,26 @@ class TestLanes:
                 assert await state(b) == {"x": 1}
                 assert await dead.fetch(10, 0.0) == ()
             await dead.close()
+
+    async def test_a_relay_whose_process_died_is_replaced_at_once(self) -> None:
+        child = subprocess.run(
+            [sys.executable, "-c", "from callcast.runtime import owner; print(owner.this_process())"],
+            stdout=subprocess.PIPE, text=True, check=True,
+        )  # fmt: skip
+        async with bench() as b, open_feed(b) as (_, consumer):
+            await put(b, "x")
+            async with b.database.begin() as session:
+                assert await b.units.outbox.take(session, child.stdout.strip(), lease=3600.0) == 1
+            assert names(await consumer.fetch(1, 0.0)) == ["x"]
+            async with b.database.begin() as session:
+                assert not await b.units.outbox.is_mine(session, 1)
+
+    async def test_a_relay_whose_process_lives_is_left_alone(self) -> None:
+        async with bench() as b, open_feed(b) as (_, consumer):
+            await put(b, "x")
+            async with b.database.begin() as session:
+                await b.units.outbox.take(session, this_process(), lease=3600.0)
+            assert await consumer.fetch(1, 0.0) == ()
 
     async def test_a_relay_stops_handing_out_before_its_lease_ends(self) -> None:
         clock = ManualClock()
@@ -261,7 +284,7 @@ class TestLanes:
             (stale,) = await consumer.fetch(1, 1.0)
             async with b.database.begin() as session:
                 await b.units.outbox.renew(session, 1, -5.0)
-                assert await b.units.outbox.take(session, "other", -1.0) == 2
+                assert await b.units.outbox.take(session, "other", lease=-1.0) == 2
             with pytest.raises(Unsettled):
                 await consumer.settle([(stale, DONE)])
             (mine,) = await consumer.fetch(1, 1.0)
@@ -278,7 +301,7 @@ class TestLanes:
             handed = await consumer.fetch(1, 1.0)
             async with b.database.begin() as session:
                 await b.units.outbox.renew(session, 1, -5.0)
-                await b.units.outbox.take(session, "other", 5.0)
+                await b.units.outbox.take(session, "other", lease=5.0)
             await clock.advance(3.0)
             consumer.renew(handed)
             while consumer._lease.epoch is not None:

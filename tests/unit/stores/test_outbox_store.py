@@ -46,7 +46,7 @@ async def due(database: SqliteDatabase, outbox: Outbox) -> dict[str, int]:
 
 async def take(database: SqliteDatabase, outbox: Outbox, lease: float = 60.0) -> int:
     async with database.begin() as session:
-        epoch = await outbox.take(session, "me", lease)
+        epoch = await outbox.take(session, "me", lease=lease)
     assert epoch is not None
     return epoch
 
@@ -163,7 +163,7 @@ async def test_a_lane_has_one_owner_and_a_stale_owner_marks_nothing(
     await add(database, outbox, message("1"))
     first = await take(database, outbox, lease=60.0)
     async with database.begin() as session:
-        assert await outbox.take(session, "other", 60.0) is None
+        assert await outbox.take(session, "other", lease=60.0) is None
         assert await outbox.renew(session, first, -1.0)
     assert (await outbox.lane(database)).left < 0
 
@@ -180,6 +180,16 @@ async def test_a_lane_has_one_owner_and_a_stale_owner_marks_nothing(
     assert set(await due(database, outbox)) == {"1"}
     assert await mark(database, outbox, second, 1) == 1
     assert await mark(database, outbox, second, 1) == 0
+
+
+async def test_a_lane_whose_owner_is_dead_is_taken_before_its_lease_ends(
+    database: SqliteDatabase, outbox: Outbox
+) -> None:
+    await take(database, outbox)
+    assert (await outbox.lane(database)).owner == "me"
+    async with database.begin() as session:
+        assert await outbox.take(session, "other", lease=60.0, dead="somebody") is None
+        assert await outbox.take(session, "other", lease=60.0, dead="me") == 2
 
 
 async def test_a_bus_has_its_own_rows_lane_and_ids(
