@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from math import inf
 from typing import TypeVar
@@ -87,7 +88,7 @@ class Breaker:
     """One circuit. See the table of this module; limits are those of `CircuitBreaker`.
 
     Thread-safe with a `lock` that is, also without the GIL; it is held for bookkeeping only.
-    Whoever uses it empties `changes` and tells them.
+    Whoever uses it takes the `changes` and tells them.
     """
 
     def __init__(self, options: CircuitBreaker, *, lock: AbstractContextManager[object]) -> None:
@@ -151,6 +152,15 @@ class Breaker:
         with self._lock:
             if token is self._phase and token.state is Circuit.HALF_OPEN:
                 token.permits += 1
+
+    def take_changes(self) -> Sequence[Change]:
+        """What has changed since it was last asked; each change is handed to one caller."""
+        if not self.changes:
+            return ()
+        with self._lock:
+            taken = tuple(self.changes)
+            self.changes.clear()
+            return taken
 
     def force_open(self) -> None:
         """Operator: admit nothing until `reset`."""
@@ -309,12 +319,7 @@ class BreakerLayer:
         )
 
     def _tell(self, work: Work) -> None:
-        changes = self._breaker.changes
-        while changes:
-            try:
-                change = changes.popleft()
-            except IndexError:  # another thread has told it
-                return
+        for change in self._breaker.take_changes():
             self._observer.tell(
                 CircuitChanged(work.peer or work.name, change.before, change.after, change.reason)
             )

@@ -146,11 +146,6 @@ class BulkheadLayer:
             if after is not None:
                 after.open()
 
-    def resize(self, limit: int, queue: int = 0) -> None:
-        """Set both limits while calls are under way."""
-        for gate in self._slots.resize(limit, queue):
-            gate.open()
-
     async def _wait(self, work: Work) -> None:
         gate = self._gate()
         place = self._slots.join(gate)

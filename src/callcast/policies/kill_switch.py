@@ -24,17 +24,16 @@ __all__ = ["KillSwitch", "Verdict", "verdict_on"]
 
 def verdict_on(outcome: Outcome) -> Verdict:
     """What one outcome says about handling as a whole."""
-    match outcome:
-        case Done():
-            return Verdict.OK
-        case Later():
-            return Verdict.FAILED
-        case Dead(cause=cause):
-            # Without a cause it is expired or poison. Bad bytes are the sender's fault.
-            is_handling = cause is not None and not isinstance(cause, Undecodable)
-            return Verdict.FAILED if is_handling else Verdict.IGNORED
-        case Release(reason=reason):
-            return Verdict.UNAVAILABLE if reason.startswith(AWAY) else Verdict.IGNORED
+    if isinstance(outcome, Done):
+        return Verdict.OK
+    if isinstance(outcome, Later):
+        return Verdict.FAILED
+    if isinstance(outcome, Dead):
+        # Without a cause it is expired or poison. Bad bytes are the sender's fault.
+        cause = outcome.cause
+        is_handling = cause is not None and not isinstance(cause, Undecodable)
+        return Verdict.FAILED if is_handling else Verdict.IGNORED
+    return Verdict.UNAVAILABLE if outcome.reason.startswith(AWAY) else Verdict.IGNORED
 
 
 class KillSwitch:

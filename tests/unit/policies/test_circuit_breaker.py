@@ -266,6 +266,12 @@ def test_an_operator_opens_disables_measures_and_resets() -> None:
     ]
 
 
+def test_each_change_is_handed_out_once() -> None:
+    breaker = opened()
+    assert [change.after for change in breaker.take_changes()] == [Circuit.OPEN]
+    assert breaker.take_changes() == ()
+
+
 def test_every_change_says_why() -> None:
     breaker = opened(permitted=2)
     run(breaker, "SF", now=31.0)

@@ -356,6 +356,19 @@ async def test_a_full_bulkhead_counts_for_nothing() -> None:
     assert await first == "X"
 
 
+async def test_a_limit_is_raised_while_calls_wait() -> None:
+    guarded = Guarded(bulkhead=Bulkhead(1, queue=1))
+    guarded.takes = 1.0
+    tasks = [asyncio.ensure_future(guarded.policy.run(guarded.function)) for _ in range(2)]
+    await guarded.clock.rest()
+    assert guarded.calls == 1
+    guarded.policy.guards().resize(2)
+    await guarded.clock.rest()
+    assert guarded.calls == 2
+    await guarded.clock.advance(1.0)
+    assert await asyncio.gather(*tasks) == ["X", "X"]
+
+
 async def test_two_policies_share_nothing_however_equal() -> None:
     one, other = Guarded(), Guarded()
     assert one.policy == other.policy
