@@ -94,7 +94,7 @@ def context_of(**fields: Any) -> Context:
 @asynccontextmanager
 async def serving(app: Any, **config: Any) -> AsyncIterator[str]:
     """Run an ASGI app on a free loopback port; its base URL."""
-    listener = socket.socket()
+    listener = socket.socket(proto=socket.IPPROTO_TCP)  # else asyncio sets no TCP_NODELAY
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", 0))
     config.setdefault("lifespan", "off")
