@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Sequence
 
 from callcast.core.contract import Event
 from callcast.core.message import Message
@@ -146,6 +148,7 @@ class Stage:
         self.failures: list[tuple[str, BaseException]] = []
         self.tasks = AsyncioTasks(lambda name, error: self.failures.append((name, error)))
         self.feed = FakeFeed()
+        self.workers: list[Worker] = []
         self.source = source
         self.began: list[str] = []
         self.works: list[Work] = []
@@ -180,12 +183,20 @@ class Stage:
         return Subscription(**settings)  # type: ignore[arg-type]  # a table of changes
 
     async def worker(self, **changes: object) -> Worker:
-        worker = Worker(
-            self.feed, self.subscription(**changes), ports=self.ports, tasks=self.tasks
-        )
+        worker = Worker(self.feed, self.subscription(**changes), ports=self.ports, tasks=self.tasks)
+        self.workers.append(worker)
         await worker.start()
         await self.clock.rest()
         return worker
+
+    async def close(self) -> None:
+        """End all workers, whatever they wait for."""
+        for worker in self.workers:
+            ending = asyncio.ensure_future(worker.drain(self.clock.now()))
+            while not ending.done():
+                await self.clock.advance(60.0)
+            await ending
+        await self.tasks.close()
 
     @property
     def consumer(self) -> FakeConsumer:
@@ -196,4 +207,24 @@ class Stage:
         await self.clock.rest()
 
 
-Stager = Callable[[], Stage]
+Staged = Callable[..., Coroutine[object, object, None]]
+
+
+def on_stage(source: Source = PLAIN) -> Callable[[Staged], Staged]:
+    """Hand the test a `Stage` of its own as its first parameter, and end it with the test."""
+
+    def decorate(test: Staged) -> Staged:
+        @functools.wraps(test)
+        async def run(**fixtures: object) -> None:
+            stage = Stage(source)
+            try:
+                await test(stage, **fixtures)
+            finally:
+                await stage.close()
+
+        rest = list(inspect.signature(test).parameters.values())[1:]
+        run.__signature__ = inspect.Signature(rest)  # type: ignore[attr-defined]  # pytest asks it
+        del run.__wrapped__  # type: ignore[attr-defined]
+        return run
+
+    return decorate

@@ -155,13 +155,16 @@ class Coalescer:
             self._let_in()
 
     def _take(self) -> Sequence[Entry]:
-        """The next batch, without what was cancelled or has ended."""
+        """The next batch, without what was cancelled or is past its deadline."""
         buffer = self._buffer
+        now = self._clock.now()
         batch: list[Entry] = []
         size = 0
         while buffer and len(batch) < self._batch_max and size < BATCH_MAX_BYTES:
             entry = buffer.popleft()
-            if not entry.ended.done():
+            if entry.deadline <= now:
+                entry.give_up("its deadline has passed")
+            elif not entry.ended.done():
                 batch.append(entry)
                 size += len(entry.message.body)
         self._let_in()

@@ -36,6 +36,7 @@ class Settling:
         self._failed = failed
         self._waiting: list[Verdict] = []  # appended by `add`, taken as a whole by `run`
         self._under_way = 0
+        self._pause = 0.0
         self._wake: asyncio.Future[None] | None = None  # set while `run` has nothing to do
 
     @property
@@ -66,33 +67,33 @@ class Settling:
                     self._wake = None
             batch, self._waiting = self._waiting, []
             self._under_way = len(batch)
-            again = await self._settle(batch)
-            self._waiting = [*again, *self._waiting]  # first awaited, then touched
-            self._under_way = 0
-            self._tell(batch, again)
-            if again:
-                await self._clock.sleep(self._backoff.next())
-            else:
-                self._backoff.reset()
+            if await self._settle(batch):
+                await self._clock.sleep(self._pause)
 
-    async def _settle(self, batch: Sequence[Verdict]) -> Sequence[Verdict]:
-        """Settle one batch; what of it is still ours."""
-        self._lost: Sequence[Delivery] = ()
+    async def _settle(self, batch: Sequence[Verdict]) -> bool:
+        """Settle one batch and tell what came of it; whether some of it is still ours."""
+        again: Sequence[Verdict] = ()
+        lost: Sequence[Delivery] = ()
+        trouble: Exception | None = None
         try:
             await self._consumer.settle(batch)
         except Unsettled as error:
-            self._lost = error.lost
-            if not error.failed:
-                return ()
-            self._failed(error)
-            failed = set(error.failed)
-            return [verdict for verdict in batch if verdict[0] in failed]
+            lost = error.lost
+            if error.failed:
+                trouble = error
+                failed = set(error.failed)
+                again = [verdict for verdict in batch if verdict[0] in failed]
         except Exception as error:  # noqa: BLE001 - whatever it was, the verdicts are still ours
-            self._failed(error)
-            return batch
-        return ()
-
-    def _tell(self, batch: Sequence[Verdict], again: Sequence[Verdict]) -> None:
+            trouble, again = error, batch
+        self._waiting = [*again, *self._waiting]
+        self._under_way = 0
+        if trouble is None:
+            self._backoff.reset()
+        else:
+            self._pause = self._backoff.next()
         kept = {delivery for delivery, _ in again}
-        done = [delivery for delivery, _ in batch if delivery not in kept]
-        self._settled(done, self._lost)
+        if len(kept) < len(batch):
+            self._settled([delivery for delivery, _ in batch if delivery not in kept], lost)
+        if trouble is not None:
+            self._failed(trouble)
+        return trouble is not None

@@ -170,11 +170,13 @@ class Shift:
             batch = await self._consumer.fetch(limit, self._upkeep.settings.fetch_wait)
         except Exception as error:  # noqa: BLE001 - whatever it was, the answer is to ask again
             self._is_fetching = False
+            pause = self._backoff.next()
             self._trouble(error)
-            await self._clock.sleep(self._backoff.next())
+            await self._clock.sleep(pause)
             return
         finally:
             self._is_fetching = False
+        self._backoff.reset()
         self._calm()
         self._receive(batch)
 
@@ -309,14 +311,13 @@ class Shift:
 
     def _trouble(self, error: Exception) -> None:
         self.trouble = error
-        if self._backoff.failures + 1 >= TROUBLES_MAX or self._settling.failures >= TROUBLES_MAX:
+        if max(self._backoff.failures, self._settling.failures) >= TROUBLES_MAX:
             self._switch.unavailable(f"the broker is away: {error}", self._clock.now())
             self._withdraw("the broker is away")
 
     def _calm(self) -> None:
-        if self.trouble is not None:
+        if self._backoff.failures == self._settling.failures == 0:
             self.trouble = None
-            self._backoff.reset()
 
     def _ring(self) -> None:
         if self._bell is not None:

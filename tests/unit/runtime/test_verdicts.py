@@ -72,7 +72,7 @@ def test_an_interrupt_is_the_users_doing_and_not_counted() -> None:
 
 @pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), RuntimeError("no")])
 def test_what_escapes_is_counted_and_ends(error: BaseException) -> None:
-    outcomes = [escaped(error, round) for round in range(ESCAPES_MAX)]
+    outcomes = [escaped(error, each) for each in range(ESCAPES_MAX)]
     delays = [each.delay for each in outcomes if isinstance(each, Later)]
     assert delays == [10.0, 40.0, 160.0, 640.0]
     last = outcomes[-1]
