@@ -1,0 +1,170 @@
+"""The demo as a whole: house, acts, quiet, account. Whatever happens, nothing is left behind."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from callcast.cli.demo.account import Evidence, Verdict, judge
+from callcast.cli.demo.acts import Acts, Stage, shares
+from callcast.cli.demo.buyer import Buyer
+from callcast.cli.demo.house import COMMAND, SETTINGS, House
+from callcast.cli.demo.view import View
+from callcast.cli.demo.watch import Numbers, Watch
+from callcast.cli.letters import Wanted, browse
+from callcast.ports.clock import Clock
+from callcast.runtime import registry
+from callcast.runtime.bus import Bus
+from callcast.runtime.clock import AsyncioClock
+from callcast.runtime.policy import Policy
+from callcast.runtime.settings import Settings
+from callcast.runtime.tasks import AsyncioTasks
+
+TICK = 0.25
+"""Seconds between two looks of the live view."""
+QUIET_LOOKS = 3
+"""So often in a row nothing may wait before it is quiet: work passes between outbox and broker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How the demo runs. `quiet` is how many seconds the last work may take at the end."""
+
+    orders: int = 300
+    seed: int = 1
+    quiet: float = 20.0
+    command: Sequence[str] = COMMAND
+    """What starts a service; its arguments follow."""
+
+
+class Demo:
+    """Runs once."""
+
+    def __init__(self, options: Options, view: View) -> None:
+        self._options = options
+        self._view = view
+        self._clock = AsyncioClock()
+        self._tasks = AsyncioTasks(_failed)
+
+    async def run(self) -> Verdict:
+        """Play all acts and judge; raises `Failure` when a service does not start."""
+        async with self._opened() as house:
+            waits = " ".join(f"{name}={value}" for name, value in SETTINGS.items())
+            self._view.say(f"waits are shorter than the defaults: {waits}")
+            await house.open()
+            self._view.say(f"five services run as processes of their own in {house.folder}")
+            async with self._stage(house) as stage:
+                acts = Acts(stage)
+                await self._play(acts)
+                return judge(await self._evidence(stage, acts))
+
+    async def _play(self, acts: Acts) -> None:
+        stage, share = acts.stage, shares(self._options.orders)
+        ticking = self._tasks.start(self._tick(stage), name="live view")
+        try:
+            await acts.calm(share.calm)
+            await acts.kill(share.kill)
+            await acts.slow(share.slow)
+            await acts.failing(share.failing)
+            await acts.after(share.after)
+            await acts.repeat()
+            await acts.mend()
+            self._view.say("all is done; the last messages find their way")
+            await self._calm_down(stage)
+        finally:
+            ticking.cancel()
+            await ticking.wait()
+            self._view.close()
+
+    async def _calm_down(self, stage: Stage) -> None:
+        """Wait until nothing is under way; past the patience the account says what is missing."""
+        until = self._clock.now() + self._options.quiet
+        looks = 0
+        while looks < QUIET_LOOKS and self._clock.now() < until:
+            looks = looks + 1 if await stage.watch.is_quiet() else 0
+            await self._clock.sleep(0.1)
+
+    async def _evidence(self, stage: Stage, acts: Acts) -> Evidence:
+        letters = [letter async for letter, _ in browse(stage.broker, Wanted())]
+        unstopped = await stage.house.stop()
+        stage.watch.look()
+        rows = stage.watch.ledgers.rows
+        return Evidence(
+            answers=stage.buyer.answers,
+            orders=rows("orders"),
+            holds=rows("holds"),
+            released=rows("released"),
+            charges=rows("charges"),
+            voided=rows("voided"),
+            parcels=rows("parcels"),
+            mails=rows("mails"),
+            dead=[letter.key or letter.id for letter in letters],
+            redriven=acts.redriven,
+            faults=acts.faults,
+            missed=[*acts.missed, *(f"{name} did not stop when asked" for name in unstopped)],
+        )
+
+    async def _tick(self, stage: Stage) -> None:
+        while True:
+            stage.watch.look()
+            self._view.show(await self._numbers(stage))
+            await self._clock.sleep(TICK)
+
+    async def _numbers(self, stage: Stage) -> Numbers:
+        answers = list(stage.buyer.answers.values())
+        return replace(
+            await stage.watch.numbers(),
+            elapsed=self._clock.now() - stage.began,
+            sent=stage.buyer.sent,
+            confirmed=answers.count("confirmed"),
+            refused=answers.count("refused"),
+        )
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncGenerator[House]:
+        """The house in a folder of its own; processes end before the folder goes."""
+        async with AsyncExitStack() as stack:
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="callcast-demo-"))
+            house = House(Path(folder), self._clock, self._options.command)
+            stack.push_async_callback(house.close)
+            stack.push_async_callback(self._tasks.close)
+            yield house
+
+    @asynccontextmanager
+    async def _stage(self, house: House) -> AsyncGenerator[Stage]:
+        async with AsyncExitStack() as stack:
+            clock: Clock = self._clock
+            broker = registry.open_broker(house.broker, clock)
+            stack.push_async_callback(broker.close)
+            bus = await stack.enter_async_context(_buyers_bus(house))
+            yield Stage(
+                house=house,
+                broker=broker,
+                bus=bus,
+                buyer=Buyer(bus, clock, self._tasks, seed=self._options.seed),
+                watch=Watch(house, broker),
+                clock=clock,
+                tasks=self._tasks,
+                say=self._view.say,
+                began=clock.now(),
+            )
+
+
+def _buyers_bus(house: House) -> Bus:
+    """A client that does not spare the shop: no retries, no breaker of its own."""
+    return Bus(
+        "memory://",
+        name="buyer",
+        peers={name: process.url for name, process in house.services.items()},
+        settings=Settings(policy=Policy(retry=None, breaker=None, bulkhead=None)),
+    )
+
+
+def _failed(name: str, error: BaseException) -> None:
+    logging.getLogger("callcast").error("%s failed", name, exc_info=error)
