@@ -4,7 +4,8 @@ import pytest
 import wrong_delivering
 import wrong_publishing
 import wrong_settling
-from wrong_brokers import FAULTS, Memory, failing
+import wrong_waiting
+from wrong_brokers import FAULTS, Memory, failing, fault
 
 FAULTS_MIN = 15
 
@@ -14,7 +15,8 @@ def test_a_right_broker_fails_nothing() -> None:
 
 
 def test_there_are_enough_faults() -> None:
-    assert wrong_delivering.fault is wrong_publishing.fault is wrong_settling.fault  # they register
+    modules = [wrong_delivering, wrong_publishing, wrong_settling, wrong_waiting]
+    assert all(module.fault is fault for module in modules)  # they register their faults
     assert len(FAULTS) >= FAULTS_MIN
 
 
@@ -25,7 +27,7 @@ def test_each_fault_fails_the_sentences_that_name_it(name: str) -> None:
 
 
 def test_each_sentence_about_a_fault_is_one_of_the_suite() -> None:
-    for fault in FAULTS.values():
-        assert fault.sentences
-        for sentence in fault.sentences:
+    for one in FAULTS.values():
+        assert one.sentences
+        for sentence in one.sentences:
             assert hasattr(Memory, f"test_{sentence}")

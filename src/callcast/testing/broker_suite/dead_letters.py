@@ -16,7 +16,6 @@ class DeadLetters(Harness):
         """Let a worker of this group give up all that there is."""
         worker = await self.join(source)
         await settle(worker, await self.take_all(worker), verdict or Dead("for the test"))
-        await worker.close()
 
     async def redrive(self, source: Source) -> list[str]:
         """Publish all dead letters to their group again; their ids."""
@@ -129,6 +128,7 @@ class DeadLetters(Harness):
         waiting = self.start(letters.fetch(10, 1_000_000.0))
         await self.pass_time(0)
         await self.publish("a")
+        await self.pass_time(0)
         await self.kill(source)
         assert ids(await waiting) == ["a"]
 

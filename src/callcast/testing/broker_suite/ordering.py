@@ -97,6 +97,20 @@ class Ordering(Harness):
         assert ids(await (waiting if waiting.done() else mine)) == ["a2"]
 
     @case
+    async def test_a_settle_wakes_a_fetch_that_waited_for_its_key(self) -> None:
+        worker = await self.join(await self.listen(ordered=True))
+        sent = await self.publish(*(f"a{number}" for number in range(30)), key="a")
+        first, *held = await self.take_all(worker)
+        await self.pass_time(self.delay)
+        await settle(worker, [first], DONE)
+        held += await self.take_all(worker)  # few, now that the key is known to be slow
+        waiting = self.start(worker.fetch(10, 1_000_000.0))
+        await self.pass_time(self.delay / 10)
+        await settle(worker, held, DONE)
+        if 1 + len(held) < len(sent):  # a broker may also let any number of one key out
+            assert await waiting
+
+    @case
     async def test_while_a_message_is_put_off_its_key_waits(self) -> None:
         source = await self.listen(ordered=True)
         worker = await self.join(source)
