@@ -113,7 +113,8 @@ class FakeConsumer(Consumer):
         return [(name, type(each).__name__) for batch in self.settled for name, each in batch]
 
     def outcome(self, name: str) -> Outcome:
-        return next(each for batch in self.settled for found, each in batch if found == name)
+        outcomes = [outcome for batch in self.settled for each, outcome in batch if each == name]
+        return outcomes[0]
 
 
 class FakeFeed:
@@ -224,7 +225,7 @@ def on_stage(source: Source = PLAIN) -> Callable[[Staged], Staged]:
 
         rest = list(inspect.signature(test).parameters.values())[1:]
         run.__signature__ = inspect.Signature(rest)  # type: ignore[attr-defined]  # pytest asks it
-        del run.__wrapped__  # type: ignore[attr-defined]
+        del run.__wrapped__
         return run
 
     return decorate

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 
 from callcast.ports.broker import Consumer, Delivery
 from callcast.ports.clock import Clock
+from callcast.runtime.clock import AsyncioClock
 
 PAUSE_MIN = 0.01
 """Seconds between two rounds at least, however short a lease is."""
@@ -57,10 +58,15 @@ def _ignored(error: Exception) -> None:
 
 
 class Leases:
-    """One thread that renews the holds of all workers of a bus; it runs while there are any."""
+    """One thread that renews the holds of all workers of a bus; it runs while there are any.
+
+    A thread can only wait for the machine's clock. On a clock that is moved by hand there is none,
+    and whoever moves with that clock renews.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self.has_thread = isinstance(clock, AsyncioClock)
         self._changed = threading.Condition()
         self._holds: list[Hold] = []  # under the condition
         self._thread: threading.Thread | None = None
@@ -69,7 +75,7 @@ class Leases:
         """Renew this hold from now on."""
         with self._changed:
             self._holds = [*self._holds, hold]
-            if self._thread is None:
+            if self.has_thread and self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, name="callcast-leases", daemon=True
                 )

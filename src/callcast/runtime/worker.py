@@ -168,7 +168,7 @@ class Worker:
             self._leases.leave(self._shift.hold)
             self._shift = None
 
-    # Care: leases (where a clock moved by hand would leave the thread behind), lag, progress
+    # Care: lag and progress, and leases where there is no thread for them
 
     async def _look_after(self) -> None:
         interval = min(CARE_MAX, self.subscription.lease / 3.0)
@@ -176,7 +176,8 @@ class Worker:
             await self._clock.sleep(interval)
             shift = self._shift
             if shift is not None:
-                shift.hold.renew(self._clock.now())
+                if not self._leases.has_thread:
+                    shift.hold.renew(self._clock.now())
                 await self._watch(shift)
 
     async def _watch(self, shift: Shift) -> None:

@@ -68,6 +68,7 @@ async def test_cancelling_the_wait_leaves_the_child_alone(tasks: AsyncioTasks) -
     with pytest.raises(asyncio.CancelledError):
         await waiter
     assert not child.done
+    await tasks.close()
 
 
 async def test_closing_ends_also_the_children_that_children_start(

@@ -210,7 +210,7 @@ def test_a_subscription_out_of_range_is_misuse(changes: dict[str, object]) -> No
 
 @on_stage()
 async def test_leases_are_renewed_by_the_clock_and_end_after_the_timeout(stage: Stage) -> None:
-    """A clock moved by hand leaves the renewing thread behind: the loop renews as well."""
+    """On a clock that is moved by hand, from the loop."""
     stage.held = {"1"}
     await stage.worker(lease=60.0, timeout=100.0)
     await stage.give(delivery("1"))
