@@ -16,8 +16,9 @@ Synchronous = Literal["full", "normal"]
 _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "fuse.sshfs", "lustre")
 _NEW = (os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-_READ_WAIT = 2.0
-"""Seconds a reader waits out a recovery of the log by another process; nothing else stops it."""
+_OPEN_WAIT = 2.0
+"""Seconds to wait while another process opens, recovers or leaves the file. A reader meets nothing
+else; for the writer, `Writer` waits in its own way afterwards."""
 
 
 def claim(path: Path) -> None:
@@ -48,10 +49,18 @@ def claim(path: Path) -> None:
 
 def connect_writer(path: Path, synchronous: Synchronous) -> Connection:
     """Open the one connection that writes; raises `sqlite3.Error`, or `Unavailable` without WAL."""
-    cx = _connect(path, 0.0)
+    cx = _connect(path)
+    try:
+        _prepare(cx, path, synchronous)
+    except BaseException:
+        cx.close()
+        raise
+    return cx
+
+
+def _prepare(cx: Connection, path: Path, synchronous: Synchronous) -> None:
     mode = cx.execute("pragma journal_mode = wal").fetchone()[0]
     if mode != "wal":
-        cx.close()
         raise Unavailable(
             f"{path}: the file system cannot do write-ahead logging (mode {mode!r});"
             " use a local disk"
@@ -62,12 +71,11 @@ def connect_writer(path: Path, synchronous: Synchronous) -> Connection:
     cx.execute("pragma cache_size = -32000")
     cx.execute("pragma wal_autocheckpoint = 4000")
     cx.execute("pragma journal_size_limit = 67108864")
-    return cx
 
 
 def connect_reader(path: Path) -> Connection:
     """Open a connection that only reads, and never keeps a snapshot between two queries."""
-    cx = _connect(path, _READ_WAIT)
+    cx = _connect(path)
     cx.execute("pragma query_only = on")
     return cx
 
@@ -84,12 +92,12 @@ def network_filesystem(path: Path, mounts: str) -> str | None:
     return kind if kind.startswith(_NETWORK) else None
 
 
-def _connect(path: Path, timeout: float) -> Connection:
+def _connect(path: Path) -> Connection:
     # The thread that opens a connection is the only one to use it; only a close after that
     # thread's end comes from elsewhere.
     return sqlite3.connect(
         path,
-        timeout=timeout,
+        timeout=_OPEN_WAIT,
         isolation_level=None,
         check_same_thread=False,
         cached_statements=512,

@@ -167,21 +167,22 @@ class Writer:
 
     def _begun(self) -> Connection:
         if self._cx is None:
-            self._cx = self._connect()
-        self._begin(self._cx)
-        return self._cx
+            # Several processes that make one file together refuse each other the lock, too.
+            self._cx = self._patiently(self._connect)
+        cx = self._cx
+        self._patiently(lambda: cx.execute("begin immediate"))
+        return cx
 
-    def _begin(self, cx: Connection) -> None:
+    def _patiently(self, step: Callable[[], R]) -> R:
+        """Try until nobody else holds the lock, at most `lock_wait` seconds."""
         waited = 0.0
         tries = 0
         while True:
             try:
-                cx.execute("begin immediate")
+                return step()
             except sqlite3.OperationalError as error:
                 if not _is(error, sqlite3.SQLITE_BUSY) or waited >= self._lock_wait:
                     raise
-            else:
-                return
             pause = _LOCK_PAUSES[min(tries, len(_LOCK_PAUSES) - 1)]
             if self._is_hurried.wait(pause):
                 waited = self._lock_wait  # closing: one more try
