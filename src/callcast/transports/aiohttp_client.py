@@ -137,7 +137,8 @@ class AiohttpTransport:
             raise self._verdict(attempt, error, is_sent=sending.is_sent) from error
         finally:
             SENDING.reset(token)
-            await self._pools.leave(pool)
+            if self._pools.leave(pool):
+                await pool.session.close()
 
     def _verdict(
         self, attempt: Attempt, error: Exception, *, is_sent: bool

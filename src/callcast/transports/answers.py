@@ -48,6 +48,8 @@ async def _read(response: ClientResponse, limit: int) -> bytes:
     Piece by piece, though aiohttp can read all at once: that would decompress without a bound.
     """
     content = response.content
+    if content.is_eof():  # nearly always: it came with the head, so no more than a buffer full
+        return content.read_nowait()
     body = await content.readany()
     while len(body) <= limit and (piece := await content.readany()):
         body += piece

@@ -111,12 +111,16 @@ class Pools:
         pool.in_flight += 1
         return pool
 
-    async def leave(self, pool: Pool) -> None:
-        """End a call's use of its pool; the last call of an aged pool closes it."""
+    def leave(self, pool: Pool) -> bool:
+        """End a call's use of its pool; whether it is aged and was left by its last call.
+
+        Then the caller closes its session.
+        """
         pool.in_flight -= 1
         if self._aged and not pool.in_flight and pool in self._aged:
             self._aged.discard(pool)
-            await pool.session.close()
+            return True
+        return False
 
     async def close(self) -> None:
         """Close all connections at once; calls on their way end as `Unanswered`. Idempotent."""
