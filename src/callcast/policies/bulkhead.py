@@ -30,30 +30,34 @@ class Place(enum.Enum):
 class Slots:
     """Who is inside and who waits. Thread-safe with a `lock` that is.
 
-    | event          | inside < limit, none waits | queue has room   | else |
-    |----------------|----------------------------|------------------|------|
-    | join(gate)     | TAKEN                      | QUEUED           | FULL |
+    | event         | a slot is free, nobody waits | queue has room | else |
+    |---------------|------------------------------|----------------|------|
+    | join(gate)    | TAKEN                        | QUEUED         | FULL |
 
-    | event          | somebody waits             | nobody waits     |
-    |----------------|----------------------------|------------------|
-    | leave          | the first gets the slot    | the slot is free |
-    | quit, waiting  | its place is free          |                  |
-    | quit, served   | as leave                   | as leave         |
+    | event         | somebody waits               | nobody waits     |
+    |---------------|------------------------------|------------------|
+    | leave         | the first gets the slot      | the slot is free |
+    | quit, waiting | its place is free            |                  |
+    | quit, served  | as leave                     | as leave         |
 
-    Gates to open are returned, for the caller to open outside the lock.
+    Free slots are the items of a deque, which is thread-safe by itself, also without the GIL: where
+    nobody may wait and none is owed, a slot is taken and given back without the lock. Gates to open
+    are returned, for the caller to open outside the lock.
     """
 
     def __init__(self, options: Bulkhead, *, lock: AbstractContextManager[object]) -> None:
         self._limit = options.limit
         self._queue = options.queue
         self._lock = lock
-        self._inside = 0  # this and what follows are changed under the lock
-        self._waiting: deque[Gate] = deque()
+        self._free: deque[None] = deque([None] * options.limit)
+        self._waiting: deque[Gate] = deque()  # this and what follows are changed under the lock
+        self._owed = 0  # slots that are still out after the limit was lowered
+        self._is_plain = not options.queue
 
     @property
     def inside(self) -> int:
         """Calls under way."""
-        return self._inside
+        return self._limit + self._owed - len(self._free)
 
     @property
     def waiting(self) -> int:
@@ -66,18 +70,13 @@ class Slots:
         return self._limit
 
     def take(self) -> bool:
-        """Take a slot if there is one."""
-        with self._lock:
-            if self._inside >= self._limit or self._waiting:
-                return False
-            self._inside += 1
-            return True
+        """Take a slot if there is one and nobody waits for it."""
+        return not self._waiting and self._grab()
 
     def join(self, gate: Gate) -> Place:
         """Take a slot, or stand at the end of the queue; `gate` opens when the slot is there."""
         with self._lock:
-            if self._inside < self._limit and not self._waiting:
-                self._inside += 1
+            if self.take():
                 return Place.TAKEN
             if len(self._waiting) >= self._queue:
                 return Place.FULL
@@ -86,6 +85,12 @@ class Slots:
 
     def leave(self) -> Gate | None:
         """Give a slot back; the gate of the one who gets it."""
+        if self._is_plain:
+            self._free.append(None)
+            if not self._queue:  # else somebody may have begun to wait meanwhile
+                return None
+            with self._lock:
+                return self._serve()
         with self._lock:
             return self._leave()
 
@@ -101,18 +106,36 @@ class Slots:
         """Set both limits, live; the gates of those who go in now. Who is inside stays inside."""
         Bulkhead(limit, queue)  # refuses what is out of range
         with self._lock:
-            self._limit = limit
-            self._queue = queue
-            free = max(0, limit - self._inside)
-            gates = [self._waiting.popleft() for _ in range(min(free, len(self._waiting)))]
-            self._inside += len(gates)
-            return gates
+            self._is_plain = False
+            self._owed += self._limit - limit
+            self._limit, self._queue = limit, queue
+            while self._owed > 0 and self._grab():
+                self._owed -= 1
+            while self._owed < 0:
+                self._free.append(None)
+                self._owed += 1
+            served: list[Gate] = []
+            while (gate := self._serve()) is not None:
+                served.append(gate)
+            self._is_plain = not (queue or self._owed or self._waiting)
+            return served
 
     def _leave(self) -> Gate | None:
-        if self._waiting and self._inside <= self._limit:
-            return self._waiting.popleft()
-        self._inside -= 1
-        return None
+        if self._owed:
+            self._owed -= 1
+            return None
+        self._free.append(None)
+        return self._serve()
+
+    def _serve(self) -> Gate | None:
+        return self._waiting.popleft() if self._waiting and self._grab() else None
+
+    def _grab(self) -> bool:
+        try:
+            self._free.pop()
+        except IndexError:
+            return False
+        return True
 
 
 class BulkheadLayer:

@@ -69,11 +69,13 @@ class Policy(Terms):
         self, function: Callable[P, Awaitable[R]], /
     ) -> Callable[P, Coroutine[object, object, R]]:
         """Decorate an async function; raises `Misuse` for one that cannot be guarded."""
-        checked = _guardable(function)
+        checked, name, run = _guardable(function), _name(function), self._guarded
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
-            return await self.run(checked, *args, **kwargs)
+            call = Invocation(checked, args, kwargs)
+            work = Work(Kind.CALL, name, value=call, context=AMBIENT.get())
+            return await run(work)  # type: ignore[return-value]  # as `function` returned it
 
         return guarded
 
@@ -84,12 +86,8 @@ class Policy(Terms):
         code = getattr(function, "__code__", None)
         if not isinstance(code, CodeType) or not code.co_flags & inspect.CO_COROUTINE:
             function = _guardable(function)
-        work = Work(
-            Kind.CALL,
-            getattr(function, "__qualname__", "") or repr(function),
-            value=Invocation(function, args, kwargs),
-            context=AMBIENT.get(),
-        )
+        call = Invocation(function, args, kwargs)
+        work = Work(Kind.CALL, _name(function), value=call, context=AMBIENT.get())
         return await self._guarded(work)  # type: ignore[return-value]  # as `function` returned it
 
 
@@ -107,6 +105,10 @@ def _invoke(work: Work) -> Awaitable[object]:
     if not isinstance(call, Invocation):
         raise Misuse("a Policy's chain was given work that is no call of a function")
     return call.function(*call.args, **call.kwargs)
+
+
+def _name(function: Callable[..., object]) -> str:
+    return getattr(function, "__qualname__", "") or repr(function)
 
 
 def _guardable(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:

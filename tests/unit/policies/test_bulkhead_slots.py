@@ -238,20 +238,45 @@ async def test_a_cancelled_call_in_the_queue_frees_its_place() -> None:
 async def test_a_slot_that_comes_to_a_cancelled_call_goes_to_the_next() -> None:
     callee, clock = Callee(), ManualClock()
     slots = some_slots(1, 2)
-    layer = a_layer(slots, clock, Remembering())
-    tasks = [asyncio.ensure_future(layer(a_call(), callee)) for _ in range(3)]
+    tasks: list[asyncio.Future[str]] = []
+
+    class Unlucky(AsyncioGate):
+        """Its caller is cancelled at the very moment when its slot comes."""
+
+        def open(self) -> None:
+            super().open()
+            tasks[1].cancel()
+
+    gates = [Unlucky(), AsyncioGate()]
+    layer = BulkheadLayer(slots, clock=clock, observer=Remembering(), gate=lambda: gates.pop(0))
+    tasks += [asyncio.ensure_future(layer(a_call(), callee)) for _ in range(3)]
     await clock.rest()
     callee.running[0].set_result("first")
-    gate = slots._waiting[0]
-    served = slots.leave()  # as if the first had left at the very moment ...
-    assert served is gate
-    tasks[1].cancel()  # ... when the second is cancelled
-    slots._inside += 1  # the slot that we took from the first by hand
     await clock.rest()
+    assert tasks[1].cancelled()
     assert len(callee.running) == 2
     callee.running[1].set_result("third")
     assert await tasks[2] == "third"
-    assert slots.inside == 0
+    assert (slots.inside, slots.waiting) == (0, 0)
+
+
+def test_a_queue_that_opens_while_a_slot_is_given_back_is_served() -> None:
+    slots = some_slots(1)
+    gate = FakeGate()
+    assert slots.take()
+
+    class Meanwhile(deque[None]):
+        """Another thread opens the queue and joins it at the very moment of giving back."""
+
+        def append(self, item: None) -> None:
+            slots.resize(1, 1)
+            slots._free = deque()
+            assert slots.join(gate) is Place.QUEUED
+            slots._free.append(item)
+
+    slots._free = Meanwhile()
+    assert slots.leave() is gate
+    assert (slots.inside, slots.waiting) == (1, 0)
 
 
 async def test_a_deadline_that_passes_in_the_queue_is_expired_and_nothing_was_sent() -> None:
