@@ -6,9 +6,9 @@ import asyncio
 import time
 from asyncio import current_task, get_running_loop
 from contextlib import AbstractContextManager
+from math import inf
 from types import TracebackType
 from typing import NoReturn
-from weakref import WeakKeyDictionary
 
 from callcast.core.errors import Misuse
 
@@ -23,7 +23,7 @@ class AsyncioClock:
     """
 
     def __init__(self) -> None:
-        self._tickers: WeakKeyDictionary[asyncio.AbstractEventLoop, Ticker] = WeakKeyDictionary()
+        self._tickers: dict[asyncio.AbstractEventLoop, Ticker] = {}  # replaced by ticker()
         # The ticker asked for last: nearly always there is one loop, and a weak look-up costs more
         # than all the rest of a coarse expiry. One assignment, so threads see the old or the new.
         self.latest: Ticker | None = None
@@ -44,40 +44,70 @@ class AsyncioClock:
 
     def expire_at(self, when: float, *, coarse: bool = True) -> AbstractContextManager[object]:
         """Bound a block; see `Clock.expire_at`."""
-        return CoarseExpiry(self, when) if coarse else FineExpiry(when)
+        return CoarseExpiry(self, when) if coarse else FineExpiry(self, when)
 
     def ticker(self, loop: asyncio.AbstractEventLoop) -> Ticker:
-        """The shared tick of that loop."""
+        """The shared tick and alarm of that loop; those of closed loops are let go."""
         ticker = self._tickers.get(loop)
         if ticker is None:
-            ticker = self._tickers[loop] = Ticker(loop)
+            ticker = Ticker(loop)
+            there = list(self._tickers.items())
+            self._tickers = {loop: ticker, **{at: it for at, it in there if not at.is_closed()}}
         self.latest = ticker
         return ticker
 
 
 class Ticker:
-    """Looks at all coarse expiries of one loop every `TICK`, while there are any."""
+    """Looks after all expiries of one loop.
 
-    __slots__ = ("is_armed", "loop", "open")
+    The coarse ones are looked at every `TICK`, while there are any. The fine ones share one alarm,
+    set to the earliest of them: a block that ends in time, as nearly all do, leaves it set, so that
+    the next blocks, whose times are later, need no timer of their own. When it rings for nobody it
+    is set to the earliest that is open then.
+    """
+
+    __slots__ = ("_alarm", "fine", "is_armed", "loop", "open", "rings_at")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
         self.open: set[Expiry] = set()
         self.is_armed = False
+        self.fine: set[Expiry] = set()
+        self.rings_at = inf
+        self._alarm: asyncio.TimerHandle | None = None
 
     def arm(self) -> None:
         """Start ticking; to be called only when it does not tick yet."""
         self.is_armed = True
         self.loop.call_later(TICK, self._tick)
 
+    def ring_at(self, when: float) -> None:
+        """Set the alarm to a time that is earlier than the one it is set to."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        self.rings_at = when
+        self._alarm = self.loop.call_later(max(0.0, when - time.monotonic()), self.ring)
+
+    def ring(self) -> None:
+        """Expire what is due; a loop that wakes early is waited for again."""
+        self._alarm = None
+        self.rings_at = inf
+        _expire_due(self.fine)
+        if self.fine:
+            self.ring_at(min(expiry.when for expiry in self.fine))
+
     def _tick(self) -> None:
         self.is_armed = False
-        now = time.monotonic()
-        for expiry in [expiry for expiry in self.open if expiry.when <= now]:
-            self.open.discard(expiry)
-            expiry.expire()
+        _expire_due(self.open)
         if self.open:
             self.arm()
+
+
+def _expire_due(open_: set[Expiry]) -> None:
+    now = time.monotonic()
+    for expiry in [expiry for expiry in open_ if expiry.when <= now]:
+        open_.discard(expiry)
+        expiry.expire()
 
 
 class Expiry:
@@ -150,36 +180,22 @@ class CoarseExpiry(Expiry):
             self._end(error)
 
 
-class FineExpiry(Expiry):
-    """Expires by a timer of its own."""
+class FineExpiry(CoarseExpiry):
+    """Expires at its time, by the loop's shared alarm."""
 
-    __slots__ = ("_timer",)
+    __slots__ = ()
 
     def __enter__(self) -> None:
-        self._task = task = current_task() or _misused()
+        loop = get_running_loop()
+        self._task = task = current_task(loop) or _misused()
         self._asked = task.cancelling()
-        self._arm()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._timer.cancel()
-        if self._expired:
-            self._end(error)
-
-    def _arm(self) -> None:
-        left = self.when - time.monotonic()
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(left, self._ring) if left > 0 else loop.call_soon(self._ring)
-
-    def _ring(self) -> None:
-        if time.monotonic() < self.when:  # the loop's clock is coarser than ours
-            self._arm()
-        else:
-            self.expire()
+        ticker = self._clock.latest
+        if ticker is None or ticker.loop is not loop:
+            ticker = self._clock.ticker(loop)
+        self._open = ticker.fine
+        ticker.fine.add(self)
+        if self.when < ticker.rings_at:
+            ticker.ring_at(self.when)
 
 
 def _misused() -> NoReturn:

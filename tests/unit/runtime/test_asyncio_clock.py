@@ -8,7 +8,7 @@ import time
 import pytest
 
 from callcast.core.errors import Misuse
-from callcast.runtime.clock import TICK, AsyncioClock, FineExpiry
+from callcast.runtime.clock import TICK, AsyncioClock
 
 
 @pytest.fixture
@@ -150,12 +150,61 @@ def test_one_clock_serves_several_loops_in_turn(clock: AsyncioClock) -> None:
 
 async def test_a_fine_timer_on_a_coarse_loop_waits_again(clock: AsyncioClock) -> None:
     when = clock.now() + 0.05
-    expiry = FineExpiry(when)
-    with pytest.raises(TimeoutError), expiry:
-        expiry._timer.cancel()
-        expiry._ring()  # as a loop that wakes early would
+    with pytest.raises(TimeoutError), clock.expire_at(when, coarse=False):
+        ticker = clock.latest
+        assert ticker is not None
+        ticker.ring()  # as a loop that wakes early would
         await asyncio.sleep(30)
     assert clock.now() >= when
+
+
+async def test_fine_expiries_share_one_alarm_set_to_the_earliest(clock: AsyncioClock) -> None:
+    start = clock.now()
+    with clock.expire_at(start + 60, coarse=False):
+        ticker = clock.latest
+        assert ticker is not None
+        assert ticker.rings_at == start + 60
+        with clock.expire_at(start + 90, coarse=False):
+            assert ticker.rings_at == start + 60
+        with pytest.raises(TimeoutError), clock.expire_at(start + 0.02, coarse=False):
+            assert ticker.rings_at == start + 0.02
+            await asyncio.sleep(30)
+        assert ticker.rings_at == start + 60
+    assert not ticker.fine
+    ticker.ring()
+    assert ticker.rings_at == float("inf")
+
+
+async def test_fine_expiries_are_never_early_and_in_time_however_they_overlap(
+    clock: AsyncioClock,
+) -> None:
+    late: list[float] = []
+
+    async def one(number: int) -> None:
+        for turn in range(5):
+            when = clock.now() + 0.005 * (1 + (number * 7 + turn * 3) % 11)
+            if (number + turn) % 3:
+                with pytest.raises(TimeoutError), clock.expire_at(when, coarse=False):
+                    await asyncio.sleep(30)
+                late.append(clock.now() - when)
+            else:
+                with clock.expire_at(when, coarse=False):
+                    await asyncio.sleep(0)
+
+    await asyncio.gather(*[one(number) for number in range(30)])
+    assert len(late) == 100
+    assert min(late) >= 0.0
+    assert sorted(late)[50] < 0.05
+
+
+def test_a_clock_lets_go_of_closed_loops(clock: AsyncioClock) -> None:
+    async def bounded() -> None:
+        with clock.expire_at(clock.now() + 60, coarse=False):
+            await asyncio.sleep(0)
+
+    for _ in range(5):
+        asyncio.run(bounded())
+    assert len(clock._tickers) == 1
 
 
 @pytest.mark.parametrize("coarse", [True, False])
