@@ -2,9 +2,15 @@
 
 import asyncio
 import shutil
+import sqlite3
 import tempfile
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import (
+    AbstractContextManager,
+    asynccontextmanager,
+    closing,
+    contextmanager,
+)
 from pathlib import Path
 
 from callcast.brokers.sqlite import SqliteBroker
@@ -13,9 +19,14 @@ from callcast.runtime.clock import AsyncioClock
 from callcast.testing.broker_suite import BrokerSuite
 
 
+def open_at(path: str) -> Broker:
+    return SqliteBroker(path, clock=AsyncioClock(), lock_wait=2.0)
+
+
 class TestSqlite(BrokerSuite):
     lease = 1.0
     delay = 0.4
+    opener = f"{__name__}:open_at"
     folder: Path
 
     @asynccontextmanager
@@ -27,7 +38,20 @@ class TestSqlite(BrokerSuite):
             shutil.rmtree(self.folder)
 
     async def open(self) -> Broker:
-        return SqliteBroker(self.folder / "broker.db", clock=AsyncioClock())
+        return open_at(self.url())
+
+    def url(self) -> str:
+        return str(self.folder / "broker.db")
+
+    @contextmanager
+    def _locked(self) -> Generator[None]:
+        """Another process's transaction, which does not end in time."""
+        with closing(sqlite3.connect(self.url(), isolation_level=None)) as other:
+            other.execute("begin immediate")
+            yield
+
+    def refuse_settles(self) -> AbstractContextManager[object]:
+        return self._locked()
 
     async def pass_time(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -10,6 +10,7 @@ from pathlib import Path
 from callcast.brokers.sqlite.files import connect_reader
 from callcast.core.errors import Misuse, Unavailable
 
+
 def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
     """Copy a broker's file, what lies in its write-ahead log included, while others use it.
 

@@ -123,13 +123,13 @@ class Engine:
             schema.prepare(cx, str(self.options.path))
             self.clock.anchor(cx)
             cx.execute("commit")
+            if not self._is_watching:
+                self._watcher.start()
+                self._is_watching = True
         except BaseException:
             cx.close()  # rolls back
             raise
         cx.execute("pragma busy_timeout = 0")
-        if not self._is_watching:
-            self._is_watching = True
-            self._watcher.start()
         return cx
 
 

@@ -80,49 +80,77 @@ class LogRow(NamedTuple):
     message: bytes
 
 
+class Ask(NamedTuple):
+    """What a fetch wants, and where its group stands."""
+
+    limit: int
+    now: int
+    cursor: int
+
+
+class Picked(Struct):
+    """What leaves, in this order."""
+
+    held: list[HeldRow] = []
+    fresh: list[LogRow] = []
+    suspects: list[HeldRow] = []
+    moved: bool = False
+    """Busy keys' rows went to `held`: the next fetch starts behind them."""
+
+
 def fetch(cx: Connection, hand: Hand, limit: int, now: int) -> Taken:
     """Hand out up to `limit` messages of the hand's part, on one lease."""
     group = hand.group
     state = cx.execute("select cursor, paused from source where id = ?", (group.id,)).fetchone()
     if state is None or hand.is_closed:
         return Taken()
+    cursor, is_paused = state
     freed = reap.expired(cx, group, now)
+    picked = Picked()
     if hand.part is not Part.READY:
         query = _LETTERS if hand.part is Part.DEAD else _DELAYED
-        held = [HeldRow(*row) for row in cx.execute(query, (group.id, now, limit))]
-        taken = _lease(cx, hand, now, held, ())
-    elif state[1]:
-        taken = Taken()
-    else:
-        taken = _ready(cx, hand, limit, now, state[0])
+        picked.held = _held(cx, query, group, now, limit)
+    elif not is_paused:
+        (_pick_ordered if group.is_ordered else _pick)(cx, hand, Ask(limit, now, cursor), picked)
+    taken = _lease(cx, hand, now, picked)
     taken.freed = freed
     if not taken.deliveries:
+        taken.has_more = picked.moved
         taken.lost = _lost(cx, hand)
-        taken.wait = math.inf if state[1] else _next(cx, hand, now)
+        taken.wait = math.inf if is_paused else _next(cx, hand, now)
     return taken
 
 
-def _ready(cx: Connection, hand: Hand, limit: int, now: int, cursor: int) -> Taken:  # noqa: PLR0913
+def _pick(cx: Connection, hand: Hand, ask: Ask, picked: Picked) -> None:
+    """Unordered: what came back first, then the log; suspects last."""
     group = hand.group
-    if group.is_ordered:
-        lanes.join_scheduled(cx, group, now, cursor)
-    held = [HeldRow(*row) for row in cx.execute(_FREE, (group.id, now, limit))]
-    if group.is_ordered:
-        held += _heads(cx, hand, limit - len(held), now)
-    room = limit - len(held)
-    if group.is_ordered:
-        scan = _Scan(cx, hand, now, cursor)
-        fresh = scan.run(room) if room > 0 else []
-        moved = scan.moved
-    else:
-        fresh = _fresh(cx, group, cursor, room) if room > 0 else []
-        moved = False
-    room -= len(fresh)
+    picked.held = _held(cx, _FREE, group, ask.now, ask.limit)
+    room = ask.limit - len(picked.held)
     if room > 0:
-        held += [HeldRow(*row) for row in cx.execute(_SUSPECT, (group.id, now, room))]
-    taken = _lease(cx, hand, now, held, fresh)
-    taken.has_more = moved and not taken.deliveries
-    return taken
+        picked.fresh = _fresh(cx, group, ask.cursor, room)
+        room -= len(picked.fresh)
+    if room > 0:
+        picked.suspects = _held(cx, _SUSPECT, group, ask.now, room)
+
+
+def _pick_ordered(cx: Connection, hand: Hand, ask: Ask, picked: Picked) -> None:
+    """Ordered: the heads of lines that are due, then the log, past the keys that must wait."""
+    group = hand.group
+    lanes.join_scheduled(cx, group, ask.now, ask.cursor)
+    picked.held = _held(cx, _FREE, group, ask.now, ask.limit)  # those without a key
+    picked.held += _heads(cx, hand, ask.limit - len(picked.held), ask.now)
+    room = ask.limit - len(picked.held)
+    if room > 0:
+        scan = _Scan(cx, hand, ask)
+        picked.fresh = scan.run(room)
+        picked.moved = scan.moved
+        room -= len(picked.fresh)
+    if room > 0:
+        picked.suspects = _held(cx, _SUSPECT, group, ask.now, room)
+
+
+def _held(cx: Connection, query: str, group: Group, now: int, limit: int) -> list[HeldRow]:
+    return [HeldRow(*row) for row in cx.execute(query, (group.id, now, limit))]
 
 
 def _fresh(cx: Connection, group: Group, cursor: int, limit: int) -> list[LogRow]:
@@ -171,11 +199,11 @@ class _Scan:
     else it stays in the log, so that a key that is alone never takes the long way.
     """
 
-    def __init__(self, cx: Connection, hand: Hand, now: int, cursor: int) -> None:
+    def __init__(self, cx: Connection, hand: Hand, ask: Ask) -> None:
         self._cx = cx
-        self._now = now
+        self._now = ask.now
         self._hand = hand
-        self._cursor = cursor
+        self._cursor = ask.cursor
         self._blocked: set[str] = set()
         self._asked: set[str] = set()
         self._out: dict[str, int] = {}
@@ -280,27 +308,29 @@ class _Scan:
         self.moved = True
 
 
-def _lease(  # noqa: PLR0913, PLR0917 - the two kinds of rows beside what every step needs
-    cx: Connection, hand: Hand, now: int, held: Sequence[HeldRow], fresh: Sequence[LogRow]
-) -> Taken:
-    if not held and not fresh:
+def _lease(cx: Connection, hand: Hand, now: int, picked: Picked) -> Taken:
+    """Put all that was picked on one lease."""
+    held = [*picked.held, *picked.suspects]
+    if not held and not picked.fresh:
         return Taken()
-    group = hand.group
-    log = {row.seq: row.key for row in fresh}
+    log = {row.seq: row.key for row in picked.fresh}
     hids = [row.hid for row in held]
     block = Block(leases.add(cx, hand, now + hand.lease, log=log, hids=hids))
-    deliveries: list[Delivery] = []
-    for row in held:
-        slot = Slot(block, -row.hid, row.key, now)
-        block.open.add(slot)
-        deliveries.append(Delivery(decode(row.message), row.round, row.crashes, slot))
-    if group.is_ordered and hand.part is not Part.READY:
-        lanes.free(cx, group, {row.key for row in held if row.key is not None})
-    for seq, key, message in fresh:
+    deliveries = [_from_held(block, row, now) for row in picked.held]
+    for seq, key, message in picked.fresh:
         slot = Slot(block, seq, key, now)
         block.open.add(slot)
         deliveries.append(Delivery(decode(message), 0, 0, slot))
+    deliveries += [_from_held(block, row, now) for row in picked.suspects]
+    if hand.group.is_ordered and hand.part is not Part.READY:
+        lanes.free(cx, hand.group, {row.key for row in held if row.key is not None})
     return Taken(deliveries, block)
+
+
+def _from_held(block: Block, row: HeldRow, now: int) -> Delivery:
+    slot = Slot(block, -row.hid, row.key, now)
+    block.open.add(slot)
+    return Delivery(decode(row.message), row.round, row.crashes, slot)
 
 
 def _lost(cx: Connection, hand: Hand) -> Sequence[int]:

@@ -55,7 +55,7 @@ class Watcher:
         self._clock = clock
         self._writer = writer
         self._bells = bells
-        self._cx: Connection | None = None  # the thread's own
+        self._cx: Connection | None = None  # the thread's own, once it runs
         self._version = -1  # of the file, as this connection last saw it
         self._reaped = 0
         self._ticks = 0
@@ -68,7 +68,8 @@ class Watcher:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
-        """Start the thread."""
+        """Open the connection, then start the thread; raises `sqlite3.Error`."""
+        self._cx = self._connect()
         self._thread.start()
 
     async def ask(self, run: Callable[[Connection], R]) -> R:

@@ -87,6 +87,7 @@ class Closing(Harness):
     @case
     async def test_closing_leaves_no_task_no_thread_and_no_file_descriptor(self) -> None:
         source = await self.listen()
+        await self.broker.close()  # SQLite keeps descriptors until the last connection closes
         tasks, threads, files = _left()
         broker = await self.open()
         await broker.ensure([self.topic], [source])
@@ -101,6 +102,7 @@ class Closing(Harness):
     @case
     async def test_a_hundred_connections_leave_nothing_behind(self) -> None:
         source = await self.listen()
+        await self.broker.close()  # as above
         before = _left()
         for number in range(CYCLES):
             broker = await self.open()
