@@ -231,3 +231,16 @@ async def test_two_workers_in_one_process_share_no_failure_state() -> None:
     assert [each.state for each in workers] == ["paused", "running"]
     for stage in (failing, well):
         await stage.close()
+
+
+@on_stage()
+async def test_what_is_settled_is_not_renewed_and_what_is_refused_is(stage: Stage) -> None:
+    await stage.worker(lease=60.0)
+    stage.consumer.troubles = [OSError("no") for _ in range(100)]
+    await stage.give(delivery("1"))
+    await stage.clock.advance(25.0)
+    assert stage.consumer.renewed == [["1"]]
+    stage.consumer.troubles.clear()
+    await stage.clock.advance(50.0)
+    assert stage.consumer.verdicts == [("1", "Done")]
+    assert len(stage.consumer.renewed) <= 2

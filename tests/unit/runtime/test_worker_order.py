@@ -110,3 +110,15 @@ async def test_the_same_message_may_come_again_at_once(stage: Stage) -> None:
     assert stage.began == ["1", "1"]
     assert stage.consumer.outcome("1") == Release(0.0)
     assert stage.consumer.settled[-1] == [("1", DONE)]
+
+
+@on_stage(ORDERED)
+async def test_once_that_fetch_has_returned_the_key_may_go_on_without_its_head(
+    stage: Stage,
+) -> None:
+    stage.answers["1"] = Later(5.0)
+    await stage.worker()
+    await stage.give(delivery("1", key="k"))
+    await stage.give()  # the fetch that was under way brings nothing
+    await stage.give(delivery("2", key="k"))  # the head was handled by somebody else meanwhile
+    assert stage.began == ["1", "2"]

@@ -7,6 +7,7 @@ import asyncio
 from worker_parts import ORDERED, Stage, delivery, on_stage
 
 from callcast.core.outcome import Dead, Later, Release
+from callcast.policies.recovery import AWAY
 
 
 @on_stage()
@@ -98,3 +99,18 @@ async def test_a_suspect_that_waits_is_given_back_at_the_end(stage: Stage) -> No
     await draining
     assert isinstance(stage.consumer.outcome("suspect"), Release)
     assert stage.began == ["slow"]
+
+
+@on_stage()
+async def test_a_suspect_given_back_when_the_kill_switch_opens_is_settled_once(
+    stage: Stage,
+) -> None:
+    stage.held = {"1", "2"}
+    await stage.worker()
+    await stage.give(delivery("1"), delivery("2"))
+    await stage.give(delivery("suspect", crashes=2))
+    for name in "12":
+        stage.let(name, Release(1.0, f"{AWAY}Unavailable: no database"))
+        await stage.clock.rest()
+    words = stage.consumer.verdicts
+    assert sorted(words) == [("1", "Release"), ("2", "Release"), ("suspect", "Release")]
