@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import msgspec
 from msgspec import Struct
@@ -16,6 +16,8 @@ from msgspec import Struct
 from callcast.core.errors import Misuse
 from callcast.policies.recovery import Recovery
 from callcast.runtime.policy import Bulkhead, CircuitBreaker, Policy, Retry
+
+T = TypeVar("T")
 
 PREFIX = "CALLCAST_"
 PEER_PREFIX = "CALLCAST_PEER_"
@@ -69,6 +71,7 @@ class Table(Struct, forbid_unknown_fields=True, rename="kebab"):
     attempts: int | None = None
     attempt_timeout: float | None = None
     breaker_wait: float | None = None
+    breaker_window: int | None = None
     breaker_minimum: int | None = None
     bulkhead: int | None = None
 
@@ -149,13 +152,20 @@ def _policy(policy: Policy, table: Table) -> Policy:
     if table.attempts is not None:
         retry = replace(retry, attempts=table.attempts)
     breaker = policy.breaker or CircuitBreaker()
-    if table.breaker_wait is not None:
-        breaker = replace(breaker, wait=table.breaker_wait)
-    if table.breaker_minimum is not None:
-        breaker = replace(breaker, minimum=table.breaker_minimum)
+    # In one step: a window shorter than its minimum is refused.
+    breaker = replace(
+        breaker,
+        wait=_given(table.breaker_wait, breaker.wait),
+        window=_given(table.breaker_window, breaker.window),
+        minimum=_given(table.breaker_minimum, breaker.minimum),
+    )
     bulkhead = policy.bulkhead if table.bulkhead is None else Bulkhead(table.bulkhead)
     timeout = policy.attempt_timeout if table.attempt_timeout is None else table.attempt_timeout
     return replace(policy, retry=retry, breaker=breaker, bulkhead=bulkhead, attempt_timeout=timeout)
+
+
+def _given(value: T | None, default: T) -> T:
+    return default if value is None else value
 
 
 def program_name() -> str:
