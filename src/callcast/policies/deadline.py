@@ -59,6 +59,7 @@ class Deadline:
     ) -> None:
         self._default = default
         self._cap = cap
+        self._is_inherited = default is None and cap is None
         self._now = clock.now
 
     def __repr__(self) -> str:
@@ -67,8 +68,10 @@ class Deadline:
 
     def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
         """Do the work, if there is time."""
-        now = self._now()
         deadline = work.deadline
+        if deadline is None and work.context is None and self._is_inherited:
+            return proceed(work)
+        now = self._now()
         if deadline is None or work.context is not None or self._cap is not None:
             deadline = effective(work, now, default=self._default, cap=self._cap)
         if deadline is None:

@@ -67,21 +67,25 @@ class AttemptTimeout:
 
     def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
         """Make the attempt."""
-        now, until = self._now(), work.deadline
-        limit = self._limit
-        if until is None:
-            if limit is None:
-                return proceed(work)
-            until = now + limit
+        deadline, limit = work.deadline, self._limit
+        if deadline is not None:
+            until = self._within(deadline, work)
+        elif limit is not None:
+            until = self._now() + limit
         else:
-            left = until - now
-            if left < LEAST_LEFT:
-                raise expired(work, left)
-            if limit is not None and limit < left:
-                stretched = left * self._share
-                until = now + (max(stretched, limit))
+            return proceed(work)
         work = replace(work, until=until)
         return proceed(work) if self._has_timer else self._timed(work, until, proceed)
+
+    def _within(self, deadline: float, work: Work) -> float:
+        now, limit = self._now(), self._limit
+        left = deadline - now
+        if left < LEAST_LEFT:
+            raise expired(work, left)
+        if limit is None or limit >= left:
+            return deadline
+        stretched = left * self._share
+        return now + max(limit, stretched)
 
     async def _timed(self, work: Work, until: float, proceed: Next[R]) -> R:
         start = self._now()
