@@ -1,0 +1,221 @@
+"""HTTP calls: callcast with all default policies against raw aiohttp and a stack of libraries.
+
+The same POST of a small JSON body, 64 at a time, on kept connections, answered by the cheapest
+server there can be (a fixed response, in a process of its own), so that what is measured is the
+client. Contenders take turns in many short rounds, because the speed of a shared machine changes
+within a second; the median of the rounds' ratios counts.
+
+    python bench/http.py [--rounds 150] [--calls 256] [--out bench/results/http.json]
+
+Goals: at most 1.3 times the CPU time of raw aiohttp, at least 4 times the throughput of httpx2
+with stamina and circuitbreaker. Exits 1 when one is missed.
+"""
+
+# ruff: noqa: E402 - this folder leaves the path first: its http.py would hide the standard one
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).parent]
+
+import argparse
+import asyncio
+import json
+import platform
+import socket
+import statistics
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+import aiohttp
+import circuitbreaker
+import httpx2
+import msgspec
+import stamina
+
+from callcast import Bus, Operation
+
+CONCURRENT = 64
+STOCK = Operation("inventory.stock", request=str, response=int, idempotent=True, deadline=5.0)
+PATH = "/callcast/inventory.stock"
+ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1\r\n\r\n7"
+
+Call = Callable[[], Awaitable[None]]
+
+
+class Fixed(asyncio.Protocol):
+    """Answers whatever comes; requests here are smaller than one packet."""
+
+    transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if b"\r\n\r\n" in data:  # the head: a body in a packet of its own is no second request
+            self.transport.write(ANSWER)
+
+
+async def serve(port: int) -> None:
+    server = await asyncio.get_running_loop().create_server(Fixed, "127.0.0.1", port)
+    print("ready", flush=True)
+    await server.serve_forever()
+
+
+@asynccontextmanager
+async def raw_aiohttp(url: str) -> AsyncIterator[Call]:
+    """What a careful user writes without any policy."""
+    encode, decode = msgspec.json.Encoder().encode, msgspec.json.Decoder(int).decode
+    headers = {"Content-Type": "application/json"}
+    async with aiohttp.ClientSession() as session:
+
+        async def call() -> None:
+            async with session.post(url + PATH, data=encode("tea"), headers=headers) as response:
+                decode(await response.read())
+
+        yield call
+
+
+@asynccontextmanager
+async def with_callcast(url: str) -> AsyncIterator[Call]:
+    """Deadline, retry with budget, breaker, bulkhead, attempt timeout, ids, typed decode."""
+    async with Bus("memory://", name="bench", peers={"inventory": url}) as bus:
+
+        async def call() -> None:
+            await bus.call(STOCK, "tea")
+
+        yield call
+
+
+@asynccontextmanager
+async def with_stack(url: str) -> AsyncIterator[Call]:
+    """The libraries people put together: fewer policies, and each with its own clock."""
+    decode = msgspec.json.Decoder(int).decode
+    limits = httpx2.Limits(max_connections=CONCURRENT, max_keepalive_connections=CONCURRENT)
+    async with httpx2.AsyncClient(base_url=url, timeout=5.0, limits=limits) as client:
+
+        @stamina.retry(on=httpx2.HTTPError, attempts=3, timeout=5.0)
+        @circuitbreaker.circuit(failure_threshold=5, recovery_timeout=30)
+        async def guarded() -> int:
+            response = await client.post(PATH, json="tea")
+            response.raise_for_status()
+            return decode(response.content)
+
+        async def call() -> None:
+            await guarded()
+
+        yield call
+
+
+CONTENDERS = {"raw aiohttp": raw_aiohttp, "callcast": with_callcast, "stack": with_stack}
+
+
+async def timed(call: Call, calls: int) -> tuple[float, float]:
+    """Microseconds per call: wall time, CPU time of this process."""
+    each = calls // CONCURRENT
+
+    async def caller() -> None:
+        for _ in range(each):
+            await call()
+
+    wall, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(caller() for _ in range(CONCURRENT)))
+    scale = 1e6 / (each * CONCURRENT)
+    return (time.perf_counter() - wall) * scale, (time.process_time() - cpu) * scale
+
+
+async def measure(url: str, rounds: int, calls: int) -> dict[str, dict[str, list[float]]]:
+    figures: dict[str, dict[str, list[float]]] = {
+        name: {"wall_us": [], "cpu_us": []} for name in CONTENDERS
+    }
+    async with AsyncExitStack() as stack:
+        calling = {
+            name: await stack.enter_async_context(contender(url))
+            for name, contender in CONTENDERS.items()
+        }
+        for call in calling.values():  # connections, caches
+            await timed(call, CONCURRENT)
+        for _ in range(rounds):
+            for name, call in calling.items():
+                wall, cpu = await timed(call, calls)
+                figures[name]["wall_us"].append(wall)
+                figures[name]["cpu_us"].append(cpu)
+    return figures
+
+
+def ratio(above: list[float], below: list[float]) -> dict[str, float]:
+    """Of each round, so that a slow moment hits both sides."""
+    each = [a / b for a, b in zip(above, below, strict=True)]
+    lower, median, upper = statistics.quantiles(each, n=4)
+    return {"median": median, "lower quartile": lower, "upper quartile": upper}
+
+
+def verdict(figures: dict[str, dict[str, list[float]]]) -> dict[str, object]:
+    ours, raw, stack = figures["callcast"], figures["raw aiohttp"], figures["stack"]
+    cpu = ratio(ours["cpu_us"], raw["cpu_us"])
+    throughput = ratio(stack["wall_us"], ours["wall_us"])
+    return {
+        "goals": {
+            "CPU time per call against raw aiohttp": {
+                "goal": "<= 1.3", **cpu, "met": cpu["median"] <= 1.3,
+            },
+            "throughput against httpx2 + stamina + circuitbreaker": {
+                "goal": ">= 4", **throughput, "met": throughput["median"] >= 4.0,
+            },
+        },
+        "medians": {
+            name: {key: statistics.median(values) for key, values in both.items()}
+            for name, both in figures.items()
+        },
+    }  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=150)
+    parser.add_argument("--calls", type=int, default=256)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/http.json")
+    parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.serve:
+        asyncio.run(serve(options.serve))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, __file__, "--serve", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        server.stdout.readline()
+        try:
+            url = f"http://127.0.0.1:{port}"
+            figures = asyncio.run(measure(url, options.rounds, options.calls))
+        finally:
+            server.kill()
+    known = ("aiohttp", "httpx2", "stamina", "circuitbreaker", "callcast")
+    result = {
+        **verdict(figures),
+        "rounds": options.rounds,
+        "calls": options.calls,
+        "concurrent": CONCURRENT,
+        "figures": figures,
+        "versions": {"python": platform.python_version(), **{n: version(n) for n in known}},
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=2) + "\n")
+    for name, both in result["medians"].items():
+        print(f"{name:12} {both['wall_us']:8.1f} us wall, {both['cpu_us']:8.1f} us CPU per call")
+    for name, goal in result["goals"].items():
+        print(
+            f"{name}: {goal['median']:.2f} (half of the rounds {goal['lower quartile']:.2f} to"
+            f" {goal['upper quartile']:.2f}), goal {goal['goal']}: {'met' if goal['met'] else 'MISSED'}"
+        )
+    return 0 if all(goal["met"] for goal in result["goals"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
