@@ -1,0 +1,110 @@
+"""The README is true: every snippet runs and every command is tried."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from http_parts import serving
+from readme_parts import ROOT, blocks, commands, program
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from callcast import Bus
+
+COMMANDS = {
+    "scripts/demo": "below",
+    "scripts/demo --orders 50 -o json": "below",
+    "scripts/test": "below: it is what runs this test",
+    "callcast run": "tests/e2e/test_run_command.py",
+    "callcast backup": "tests/unit/cli",
+    "callcast dlq redrive": "tests/e2e/test_demo.py and tests/unit/cli",
+}
+"""Where each command of the README is tried."""
+
+
+def module(name: str) -> ModuleType:
+    """A snippet of the README, run as a module of this name."""
+    made = ModuleType(name)
+    sys.modules[name] = made
+    exec(compile(program(f"{name}.py"), f"{name}.py", "exec"), made.__dict__)
+    return made
+
+
+def test_every_command_of_the_readme_is_tried_somewhere() -> None:
+    assert commands() == set(COMMANDS)
+
+
+def test_every_snippet_of_the_readme_is_run_here() -> None:
+    names = {text.split(":")[0].removeprefix("# ") for text in blocks("python")}
+    assert names == {"hello.py", "existing.py", "once.py"}
+
+
+def test_hello_prints_what_the_readme_shows(tmp_path: Path) -> None:
+    (tmp_path / "hello.py").write_text(program("hello.py"))
+    ran = subprocess.run(
+        [sys.executable, "hello.py"], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    assert (ran.stdout, ran.stderr) == (blocks("text")[0], "")
+
+
+async def test_an_existing_api_is_called_with_a_typed_contract() -> None:
+    async def user(request: Request) -> JSONResponse:
+        assert request.headers["x-client"] == "demo"
+        return JSONResponse({"id": int(request.path_params["id"]), "name": "Ada", "age": 36})
+
+    api = Starlette(routes=[Route("/users/{id}", user)])
+    existing = module("existing")
+    async with serving(api) as url:
+        assert await existing.name_of(7, url) == "Ada"
+
+
+async def test_an_effect_happens_once_and_its_event_leaves_after_the_commit() -> None:
+    once = module("once")
+    packed: list[str] = []
+
+    async def note(order: object) -> None:
+        packed.append(order.id)  # type: ignore[attr-defined]
+
+    once.warehouse.on(once.PACKED)(note)
+    async with Bus("memory://", services=[once.warehouse]) as bus:
+        for _ in range(2):
+            await bus.publish(once.PLACED, once.Order("o-1"), id="m-1")
+        await bus.idle()
+    assert packed == ["o-1"]
+
+
+def script(*command: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if "COVERAGE" not in name}
+    return subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=170, env=environment
+    )
+
+
+@pytest.mark.timeout(180)
+def test_the_demo_closes_its_account() -> None:
+    ran = script("scripts/demo")
+    assert ran.returncode == 0, ran.stderr[-2_000:]
+    assert "exactly once" in ran.stdout
+
+
+@pytest.mark.timeout(180)
+def test_the_demo_prints_nothing_but_json_when_asked() -> None:
+    ran = script("scripts/demo", "--orders", "50", "-o", "json")
+    assert ran.returncode == 0, ran.stderr[-2_000:]
+    account = json.loads(ran.stdout)
+    assert account["placed"] == 50
+    assert account["confirmed"] == account["fulfilled"] + account["dead"] + account["lost"]
+    assert (account["lost"], account["twice"]) == (0, 0)
+
+
+def test_the_test_command_is_what_the_build_server_runs() -> None:
+    assert "exec scripts/test" in (ROOT / ".ci" / "run").read_text()
+    assert "coverage run -m pytest" in (ROOT / "scripts" / "test").read_text()
