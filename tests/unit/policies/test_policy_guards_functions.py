@@ -419,3 +419,34 @@ def test_a_policy_explains_itself() -> None:
 def test_a_chain_of_a_policy_runs_nothing_but_functions() -> None:
     with pytest.raises(Misuse):
         _invoke(Work(Kind.CALL, "x"))
+
+
+async def test_on_the_machines_own_clock_an_attempt_ends_in_time() -> None:
+    policy = Policy(deadline=0.2, idempotent=True)
+    calls: list[int] = []
+
+    async def hangs() -> None:
+        calls.append(1)
+        await asyncio.sleep(60)
+
+    with pytest.raises(Unanswered):
+        async with asyncio.timeout(10):
+            await policy.run(hangs)
+    assert 1 <= len(calls) <= 3  # two, but a machine that stalls may leave time for one only
+
+
+async def test_on_the_machines_own_clock_callers_queue_and_go_in() -> None:
+    policy = Policy(bulkhead=Bulkhead(2, queue=20), deadline=30.0)
+    inside: list[int] = []
+    most: list[int] = []
+
+    @policy
+    async def work(number: int) -> int:
+        inside.append(number)
+        most.append(len(inside))
+        await asyncio.sleep(0)
+        inside.remove(number)
+        return number
+
+    assert await asyncio.gather(*[work(number) for number in range(20)]) == list(range(20))
+    assert max(most) == 2
