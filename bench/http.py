@@ -210,9 +210,10 @@ def main() -> int:
     for name, both in result["medians"].items():
         print(f"{name:12} {both['wall_us']:8.1f} us wall, {both['cpu_us']:8.1f} us CPU per call")
     for name, goal in result["goals"].items():
+        outcome = "met" if goal["met"] else "MISSED"
         print(
             f"{name}: {goal['median']:.2f} (half of the rounds {goal['lower quartile']:.2f} to"
-            f" {goal['upper quartile']:.2f}), goal {goal['goal']}: {'met' if goal['met'] else 'MISSED'}"
+            f" {goal['upper quartile']:.2f}), goal {goal['goal']}: {outcome}"
         )
     return 0 if all(goal["met"] for goal in result["goals"].values()) else 1
 

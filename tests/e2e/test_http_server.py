@@ -133,6 +133,19 @@ async def test_a_request_that_does_not_validate_names_the_field(
     assert members["errors"] == [{"field": "$.items[1].sku", "detail": "Expected `str`, got `int`"}]
 
 
+async def test_a_body_nested_without_end_is_400_and_the_server_lives(
+    url: str, http: aiohttp.ClientSession
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in (b"[" * 9_000, b'{"id":"o","zz":' + b'{"a":' * 1_900):
+        async with http.post(
+            f"{url}/callcast/orders.place", data=body, headers=headers
+        ) as response:
+            assert response.status == 400
+    async with http.get(f"{url}/orders/7") as response:
+        assert response.status == 200
+
+
 async def test_an_undecodable_of_the_handler_s_own_is_no_400(
     desk: Desk, url: str, http: aiohttp.ClientSession
 ) -> None:
