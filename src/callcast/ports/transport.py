@@ -20,6 +20,10 @@ class Transport(Protocol):
         """Whether it bounds an attempt by `Work.until` itself, so that no timer is armed for it."""
         ...
 
+    def prepare(self, operation: Operation[Any, Any]) -> object:
+        """Compile what does not change from call to call; `Misuse` for what cannot be bound."""
+        ...
+
     async def send(self, work: Work) -> object:
         """Make one attempt and return the decoded response.
 

@@ -90,6 +90,7 @@ class Calls:
             transport = self._transports[service] = self._connect(
                 service, None if is_local else peer
             )
+        transport.prepare(operation)
         route = Route(operation, self._guard(operation, peer, transport), operation.deadline)
         self._routes[id(operation)] = route
         return route

@@ -101,6 +101,7 @@ class Engine:
             )
         self._was_started = True
         running = self._running = Running(self, self._plan)
+        self.desk.is_open = True
         try:
             await running.open(self._bus)
         except BaseException:
@@ -117,6 +118,7 @@ class Engine:
         try:
             await running.close()
         finally:
+            self.desk.is_open = False
             await self.calls.close()
         if running.fatal is not None:
             raise running.fatal

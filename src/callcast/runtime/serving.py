@@ -30,7 +30,10 @@ class Desk:
         self._ports = ports
         self._served: dict[str, Served] = {}  # by operation name; filled before the bus is ready
         self._under_way = 0
+        self.is_open = False
+        """Whether the bus is entered; calls between its own services are served to the end."""
         self.is_ready = False
+        """Whether new requests from outside are welcome: false from the start of the drain on."""
         self.is_alive = True
 
     @property
@@ -56,11 +59,8 @@ class Desk:
         Raises `Unavailable` while the bus is not open, `Remote` 404 for an operation that is not
         served here, and what the layers and the handler raise.
         """
-        if not self.is_ready:
-            raise Unavailable(
-                "this service does not take requests now: it is draining, or its program has not"
-                " entered 'async with bus'"
-            )
+        if not self.is_open:
+            raise Unavailable("this bus is closed, or its program has not entered it yet")
         served = self._served.get(operation.name)
         if served is None:
             raise Remote(f"operation {operation.name!r} is not served here", status=404)
@@ -80,8 +80,9 @@ class Desk:
         ports, operation = self._ports, served.operation
         key = arrival.idempotency_key
         id_ = key or ports.new_id()
-        timeout = arrival.timeout
-        limit = operation.deadline if timeout is None else timeout
+        limit = operation.deadline
+        if arrival.timeout is not None and arrival.timeout < limit:
+            limit = arrival.timeout
         deadline = ports.clock.now() + limit
         context = Context(
             id_,

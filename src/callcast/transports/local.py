@@ -31,6 +31,10 @@ class LocalTransport:
         self._dispatcher = dispatcher
         self._clock = clock
 
+    def prepare(self, operation: Operation[Any, Any]) -> object:
+        """Nothing is to be compiled: values are handed over as they are."""
+        return operation
+
     async def send(self, work: Work) -> object:
         """Make one attempt; see `Transport.send`."""
         operation = operation_of(work)
