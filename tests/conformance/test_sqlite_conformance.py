@@ -20,7 +20,7 @@ from callcast.testing.broker_suite import BrokerSuite
 
 
 def open_at(path: str) -> Broker:
-    return SqliteBroker(path, clock=AsyncioClock(), lock_wait=2.0)
+    return SqliteBroker(path, clock=AsyncioClock())
 
 
 class TestSqlite(BrokerSuite):
@@ -46,6 +46,9 @@ class TestSqlite(BrokerSuite):
     @contextmanager
     def _locked(self) -> Generator[None]:
         """Another process's transaction, which does not end in time."""
+        assert isinstance(self.broker, SqliteBroker)
+        engine = self.broker._engine()
+        engine.writer._lock_wait = 0.1  # below the lease
         with closing(sqlite3.connect(self.url(), isolation_level=None)) as other:
             other.execute("begin immediate")
             yield

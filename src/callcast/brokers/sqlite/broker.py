@@ -103,7 +103,7 @@ class SqliteBroker:
         keeps = self._options.retain > 0
         try:
             done = await engine.writer.do(
-                lambda cx: publish.publish(cx, batch, engine.clock, keeps=keeps),
+                publish.Publish(batch, engine.clock, keeps=keeps),
                 engine.published,
                 is_voidable=True,
             )
@@ -124,7 +124,7 @@ class SqliteBroker:
         group = await self._group(source)
         engine = self._engine()
         hand = Hand(engine.live.instance, next(engine.owners), group, part, span(lease))
-        consumer = SqliteConsumer(engine, hand, self._clock, self._consumers.discard)
+        consumer = SqliteConsumer(engine, hand, clock=self._clock, on_close=self._consumers.discard)
         self._consumers.add(consumer)
         return consumer
 

@@ -10,7 +10,7 @@ from callcast.brokers.sqlite.bells import Bell
 from callcast.brokers.sqlite.engine import Engine
 from callcast.brokers.sqlite.fetch import Taken
 from callcast.brokers.sqlite.jobs import Closed
-from callcast.brokers.sqlite.records import Hand
+from callcast.brokers.sqlite.records import Hand, Turn
 from callcast.brokers.sqlite.settle import Settled, Verdict
 from callcast.core.errors import CallcastError, Misuse, Unavailable
 from callcast.core.outcome import Release
@@ -25,7 +25,12 @@ class SqliteConsumer:
     """A consumer of one part of a source. Made by `SqliteBroker.consume`."""
 
     def __init__(
-        self, engine: Engine, hand: Hand, clock: Clock, on_close: Callable[[SqliteConsumer], None]
+        self,
+        engine: Engine,
+        hand: Hand,
+        *,
+        clock: Clock,
+        on_close: Callable[[SqliteConsumer], None],
     ) -> None:
         self._engine = engine
         self._hand = hand
@@ -62,7 +67,7 @@ class SqliteConsumer:
         hand, now = self._hand, self._engine.clock.now
         try:
             result = await self._engine.writer.do(
-                lambda cx: settle.settle(cx, hand, verdicts, now()), self._settled
+                lambda cx: settle.settle(Turn(cx, now()), hand, verdicts), self._settled
             )
         except Closed:
             raise Unsettled(lost=[delivery for delivery, _ in verdicts], why="closed") from None
@@ -82,7 +87,7 @@ class SqliteConsumer:
         hand, clock = self._hand, self._engine.clock
         try:
             self._engine.writer.start(
-                lambda cx: settle.renew(cx, hand, deliveries, clock.now() + hand.lease),
+                lambda cx: settle.renew(Turn(cx, clock.now()), hand, deliveries),
                 lambda parted: settle.renewed(hand, parted),
                 ends_group=True,  # what comes behind must know the parted leases
             ).wait(RENEW_WAIT)
@@ -108,7 +113,7 @@ class SqliteConsumer:
         now = self._engine.clock.now
         try:
             await self._engine.writer.do(
-                lambda cx: settle.release_all(cx, hand, now()), self._released
+                lambda cx: settle.release_all(Turn(cx, now()), hand), self._released
             )
         except Closed:
             return
@@ -119,7 +124,7 @@ class SqliteConsumer:
         hand, now = self._hand, self._engine.clock.now
         try:
             taken = await self._engine.writer.do(
-                lambda cx: fetch.fetch(cx, hand, limit, now()),
+                lambda cx: fetch.fetch(Turn(cx, now()), hand, limit),
                 self._taken,
                 orphaned=self._give_back,
                 is_voidable=True,
@@ -170,7 +175,9 @@ class SqliteConsumer:
         verdicts = [(delivery, Release()) for delivery in taken.deliveries]
         try:
             self._engine.writer.start(
-                lambda cx: settle.settle(cx, hand, verdicts, now()), self._settled, is_urgent=True
+                lambda cx: settle.settle(Turn(cx, now()), hand, verdicts),
+                self._settled,
+                is_urgent=True,
             )
         except Closed:
             return  # closing gives it back

@@ -38,7 +38,7 @@ class Options:
 
 
 class Engine:
-    """Opens the file in the writer's thread, before the first job; until then nothing is touched."""
+    """Opens the file in the writer's thread before its first job; until then touches nothing."""
 
     def __init__(self, options: Options, clock: Clock) -> None:
         self.options = options

@@ -52,6 +52,7 @@ class Job(ABC):
     def answer(self) -> None:
         """Tell whoever waits."""
 
+    @abstractmethod
     def unheard(self) -> None:
         """Take note that the loop to answer on is closed."""
 
@@ -150,3 +151,6 @@ class Blocking(_Task[R]):
     def answer(self) -> None:
         """Wake the thread."""
         self._ended.set()
+
+    def unheard(self) -> None:
+        """A thread is answered without a loop."""

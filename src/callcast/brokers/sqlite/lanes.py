@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from sqlite3 import Connection
 
-from callcast.brokers.sqlite.records import Group
+from callcast.brokers.sqlite.records import Group, Turn
 from callcast.brokers.sqlite.schema import BLOCKED, BUSY, IN_LINE, PARKED, SCHEDULED, WAITING
 from callcast.brokers.sqlite.wire import decode_keys
 
@@ -26,6 +26,12 @@ _OUT = (
     f"select 1 from held where source = ? and key = ? and {IN_LINE} and token is not null"  # noqa: S608
     " limit 1"
 )
+
+_DUE = (
+    f"select hid, key from held where source = ? and state = {SCHEDULED} and token is null"  # noqa: S608
+    " and visible_at <= ? order by visible_at, hid"
+)
+_JOIN = f"update held set state = {WAITING}, seq = ? where hid = ?"  # noqa: S608
 
 
 def join(cx: Connection, group: Group, key: str) -> None:
@@ -66,17 +72,13 @@ def out_keys(cx: Connection, group: Group) -> set[str | None]:
     return keys
 
 
-def join_scheduled(cx: Connection, group: Group, now: int, cursor: int) -> None:
+def join_scheduled(turn: Turn, group: Group, cursor: int) -> None:
     """Let what is scheduled and due join the end of its key's line."""
-    rows = cx.execute(
-        f"select hid, key from held where source = ? and state = {SCHEDULED} and token is null"
-        " and visible_at <= ? order by visible_at, hid",
-        (group.id, now),
-    ).fetchall()
+    rows = turn.cx.execute(_DUE, (group.id, turn.now)).fetchall()
     for hid, key in rows:
-        cx.execute(f"update held set state = {WAITING}, seq = ? where hid = ?", (cursor, hid))
-        join(cx, group, key)
-    free(cx, group, {key for _, key in rows})
+        turn.cx.execute(_JOIN, (cursor, hid))
+        join(turn.cx, group, key)
+    free(turn.cx, group, {key for _, key in rows})
 
 
 def _due(cx: Connection, group: Group, key: str, *, is_out: bool) -> int | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from sqlite3 import Connection
 
-from callcast.brokers.sqlite.records import Block, Hand, Slot
+from msgspec import Struct
+
+from callcast.brokers.sqlite.records import Block, Hand, Slot, Turn
 from callcast.brokers.sqlite.wire import decode_keys, decode_numbers, encode_list
 
 _INSERT = (
@@ -14,12 +16,10 @@ _INSERT = (
 )
 
 
-def add(
-    cx: Connection, hand: Hand, until: int, *, log: Mapping[int, str | None], hids: Sequence[int]
-) -> int:
+def add(turn: Turn, hand: Hand, *, log: Mapping[int, str | None], hids: Sequence[int]) -> int:
     """Lease these log rows (with their keys) and held rows to a consumer; the token."""
     group = hand.group
-    token = cx.execute(
+    token = turn.cx.execute(
         _INSERT,
         (
             group.id,
@@ -27,7 +27,7 @@ def add(
             hand.instance,
             hand.owner,
             hand.part.value,
-            until,
+            turn.now + hand.lease,
             min(log, default=None),
             len(log) + len(hids),
             encode_list(list(log)),
@@ -35,7 +35,9 @@ def add(
         ),
     ).lastrowid
     if hids:
-        cx.executemany("update held set token = ? where hid = ?", [(token, hid) for hid in hids])
+        turn.cx.executemany(
+            "update held set token = ? where hid = ?", [(token, hid) for hid in hids]
+        )
     return token or 0
 
 
@@ -47,36 +49,60 @@ def take_off(cx: Connection, block: Block, slots: Collection[Slot]) -> Collectio
         whole = cx.execute("delete from lease where token = ? and n = ?", (block.token, count))
         if whole.rowcount == 1:
             return slots
-    row = cx.execute("select n, seqs, keys from lease where token = ?", (block.token,)).fetchone()
-    if row is None:
+    rest = _Rest.read(cx, block.token)
+    if rest is None:
         return ()
-    seqs, keys = decode_numbers(row[1]), decode_keys(row[2])
-    left = dict(zip(seqs, keys or [None] * len(seqs), strict=True))
-    on_it: list[Slot] = []
-    for slot in slots:
-        if slot.row in left:
-            del left[slot.row]
-            on_it.append(slot)
-        elif slot.row < 0 and _is_held(cx, -slot.row, block.token):
-            on_it.append(slot)
+    on_it = [slot for slot in slots if rest.lets_go(cx, slot)]
     if on_it:
-        _write_rest(cx, block.token, row[0] - len(on_it), left, has_keys=bool(keys))
+        rest.write(cx)
     return on_it
+
+
+class _Rest(Struct):
+    """What is still on a lease, as the file says."""
+
+    token: int
+    n: int
+    log: dict[int, str | None]
+    has_keys: bool
+
+    @classmethod
+    def read(cls, cx: Connection, token: int) -> _Rest | None:
+        """The lease, or None when it is gone."""
+        row = cx.execute("select n, seqs, keys from lease where token = ?", (token,)).fetchone()
+        if row is None:
+            return None
+        seqs, keys = decode_numbers(row[1]), decode_keys(row[2])
+        log = dict(zip(seqs, keys or [None] * len(seqs), strict=True))
+        return cls(token, row[0], log, bool(keys))
+
+    def lets_go(self, cx: Connection, slot: Slot) -> bool:
+        """Take one off; False when it is not on it."""
+        if slot.row in self.log:
+            del self.log[slot.row]
+        elif slot.row > 0 or not _is_held(cx, -slot.row, self.token):
+            return False
+        self.n -= 1
+        return True
+
+    def write(self, cx: Connection) -> None:
+        """Write what is left, or end the lease."""
+        if self.n == 0:
+            cx.execute("delete from lease where token = ?", (self.token,))
+            return
+        keys = list(self.log.values()) if self.has_keys else []
+        cx.execute(
+            "update lease set first = ?, n = ?, seqs = ?, keys = ? where token = ?",
+            (
+                min(self.log, default=None),
+                self.n,
+                encode_list(list(self.log)),
+                encode_list(keys),
+                self.token,
+            ),
+        )
 
 
 def _is_held(cx: Connection, hid: int, token: int) -> bool:
     found = cx.execute("select 1 from held where hid = ? and token = ?", (hid, token))
     return found.fetchone() is not None
-
-
-def _write_rest(  # noqa: PLR0913 - a row's columns
-    cx: Connection, token: int, n: int, left: Mapping[int, str | None], *, has_keys: bool
-) -> None:
-    if n == 0:
-        cx.execute("delete from lease where token = ?", (token,))
-        return
-    keys = list(left.values()) if has_keys else []
-    cx.execute(
-        "update lease set first = ?, n = ?, seqs = ?, keys = ? where token = ?",
-        (min(left, default=None), n, encode_list(list(left)), encode_list(keys), token),
-    )

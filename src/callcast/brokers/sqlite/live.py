@@ -125,10 +125,10 @@ class Live:
         return topics
 
     def _others(self) -> tuple[str, ...]:
-        changed = os.stat(self._fd).st_mtime_ns
+        changed = os.stat(self._fd).st_mtime_ns  # noqa: PTH116 - of a descriptor
         if changed != self._seen:
             own = f"{self.instance}.sock"
-            names = os.listdir(self._fd)
+            names = os.listdir(self._fd)  # noqa: PTH208 - of a descriptor
             self._peers = tuple(name for name in names if name.endswith(".sock") and name != own)
             self._seen = changed
         return self._peers
@@ -137,7 +137,7 @@ class Live:
         bound = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         name = f"{self.instance}.sock"
         try:
-            bound.setblocking(False)
+            bound.setblocking(False)  # noqa: FBT003 - the library's way
             bound.bind(self._address(name))
             os.chmod(name, 0o600, dir_fd=self._fd)
         except OSError:

@@ -7,8 +7,8 @@ from sqlite3 import Connection
 from typing import NamedTuple
 
 from callcast.brokers.sqlite.dbclock import SECOND, DatabaseClock
-from callcast.brokers.sqlite.records import Group
-from callcast.brokers.sqlite.schema import BUSY, DEAD, PARKED, WAITING
+from callcast.brokers.sqlite.records import Group, Turn
+from callcast.brokers.sqlite.schema import BUSY, DEAD, IN_LINE, PARKED, WAITING
 from callcast.brokers.sqlite.wire import decode
 from callcast.ports.broker import Glimpse, Lag, Part, Source, Start
 
@@ -21,6 +21,10 @@ _WAITS = f"(select key from queue where source = ? and due > ? and due <> {BUSY}
 
 _IS_LATE = f"(visible_at > ? or (key is not null and state = {WAITING} and key in {_WAITS}))"
 """Of a held row: it waits for a time, or behind one that does. Parameters: now, source, now."""
+
+_LINE = f"from held where source = ? and key = ? and {IN_LINE} and state ="
+_PARKED = f"select min(seq) {_LINE} {PARKED}"
+_BEHIND = f"select count(*) {_LINE} {WAITING}"
 
 
 class Page(NamedTuple):
@@ -75,7 +79,7 @@ def lag(cx: Connection, group: Group, clock: DatabaseClock) -> Lag:
         (cursor,),
     ).fetchone()
     behind = max(0, log[0])
-    stuck = _stuck(cx, group, cursor, now) if behind and group.is_ordered else 0
+    stuck = _stuck(Turn(cx, now), group, cursor) if behind and group.is_ordered else 0
     late = (now, group.id, now)
     held = cx.execute(
         f"select count(*) filter (where state < {PARKED} and not {_IS_LATE}),"  # noqa: S608
@@ -108,7 +112,7 @@ def browse(cx: Connection, page: Page) -> Sequence[Glimpse]:
     found = [] if kind == "log" else _browse_held(cx, page, int(number or 0))
     room = page.limit - len(found)
     if room > 0 and page.part is not Part.DEAD:
-        found += _browse_log(cx, page, int(number) if kind == "log" else 0, room)
+        found += _browse_log(cx, page, after=int(number) if kind == "log" else 0, limit=room)
     return found
 
 
@@ -128,18 +132,10 @@ def read(cx: Connection, kept: Kept) -> Sequence[Glimpse]:
 
 def held_behind(cx: Connection, group: Group, key: str) -> int:
     """How many messages wait behind the parked letters of a key; 0 when there is none."""
-    parked = cx.execute(
-        "select min(seq) from held where source = ? and key = ? and state in (1, 2)"
-        f" and state = {PARKED}",
-        (group.id, key),
-    ).fetchone()[0]
+    parked = cx.execute(_PARKED, (group.id, key)).fetchone()[0]
     if parked is None:
         return 0
-    held = cx.execute(
-        "select count(*) from held where source = ? and key = ? and state in (1, 2)"
-        f" and state = {WAITING}",
-        (group.id, key),
-    ).fetchone()[0]
+    held = cx.execute(_BEHIND, (group.id, key)).fetchone()[0]
     log = cx.execute(
         f"select count(*) from {group.log} where key = ? and seq >"  # noqa: S608 - a number
         " (select cursor from source where id = ?)",
@@ -148,8 +144,9 @@ def held_behind(cx: Connection, group: Group, key: str) -> int:
     return int(held + log)
 
 
-def _stuck(cx: Connection, group: Group, cursor: int, now: int) -> int:
+def _stuck(turn: Turn, group: Group, cursor: int) -> int:
     """Log rows whose key waits for a time or for a redrive."""
+    cx, now = turn
     if not cx.execute(f"select 1 where exists {_WAITS}", (group.id, now)).fetchone():
         return 0
     return int(
@@ -206,7 +203,7 @@ def _browse_held(cx: Connection, page: Page, after: int) -> list[Glimpse]:
     ]
 
 
-def _browse_log(cx: Connection, page: Page, after: int, limit: int) -> list[Glimpse]:
+def _browse_log(cx: Connection, page: Page, *, after: int, limit: int) -> list[Glimpse]:
     group = page.group
     if page.part is Part.DELAYED and not group.is_ordered:
         return []

@@ -6,60 +6,62 @@ from collections.abc import Iterable, Sequence
 from sqlite3 import Connection
 
 from callcast.brokers.sqlite import lanes
-from callcast.brokers.sqlite.dbclock import DatabaseClock, see
-from callcast.brokers.sqlite.records import Group
-from callcast.brokers.sqlite.schema import IN_LINE
+from callcast.brokers.sqlite.dbclock import see
+from callcast.brokers.sqlite.records import Group, Turn
+from callcast.brokers.sqlite.schema import HELD, IN_LINE
 from callcast.brokers.sqlite.wire import decode_numbers
 
 TRIM_MAX = 10_000
 """So many rows are trimmed in one transaction."""
 
+_OWNED = (
+    "select token, source.id, source.topic, name, ordered from lease"
+    " join source on source.id = lease.source where "
+)
+_OF_DEAD = _OWNED + "instance = ?"
+_OF_ENDED = _OWNED + "until <= ?"
 
-def expired(cx: Connection, group: Group, now: int) -> bool:
+
+def expired(turn: Turn, group: Group) -> bool:
     """Take back what is out on leases of this group that have ended; whether there were any."""
-    tokens = cx.execute(
-        "select token from lease where source = ? and until <= ?", (group.id, now)
+    tokens = turn.cx.execute(
+        "select token from lease where source = ? and until <= ?", (group.id, turn.now)
     ).fetchall()
     for (token,) in tokens:
-        reclaim(cx, group, token, now)
+        reclaim(turn, group, token)
     return bool(tokens)
 
 
-def of_dead(cx: Connection, *, instance: str, clock: DatabaseClock) -> list[int]:
+def of_dead(turn: Turn, instance: str) -> list[int]:
     """Take back all that a dead broker's consumers held; the topics that have something new."""
-    return _all(cx, "instance = ?", instance, clock.now())
+    return _all(turn, turn.cx.execute(_OF_DEAD, (instance,)).fetchall())
 
 
-def of_ended(cx: Connection, *, clock: DatabaseClock) -> list[int]:
+def of_ended(turn: Turn) -> list[int]:
     """Take back what is out on leases that have ended; the topics that have something new."""
-    now = clock.now()
-    return _all(cx, "until <= ?", now, now)
+    return _all(turn, turn.cx.execute(_OF_ENDED, (turn.now,)).fetchall())
 
 
-def reclaim(
-    cx: Connection,
-    group: Group,
-    token: int,
-    now: int,
-    *,
-    crashes: int = 1,  # noqa: PLR0913
-) -> None:
+def reclaim(turn: Turn, group: Group, token: int, *, crashes: int = 1) -> None:
     """End a lease: each message of it is free again, with so many more crashes."""
-    row = cx.execute("select seqs from lease where token = ?", (token,)).fetchone()
-    cx.execute("delete from lease where token = ?", (token,))
-    see(cx, now)
-    cx.executemany(
-        "insert into held(source, state, seq, key, visible_at, at, round, crashes, message)"
-        f" select ?, 1, seq, {'key' if group.is_ordered else 'null'}, ?, at, 0, ?, message"  # noqa: S608
-        f" from {group.log} where seq = ?",
-        [(group.id, now, crashes, seq) for seq in decode_numbers(row[0])],
+    cx = turn.cx
+    seqs = decode_numbers(
+        cx.execute("select seqs from lease where token = ?", (token,)).fetchone()[0]
     )
-    keys = _keys(cx, group, token, decode_numbers(row[0]))
+    keys = _keys(turn, group, token, seqs=seqs) if group.is_ordered else set[str]()
+    cx.execute("delete from lease where token = ?", (token,))
+    see(cx, turn.now)
+    key = "key" if group.is_ordered else "null"
+    cx.executemany(
+        f"insert into held({HELD}) select ?, 1, seq, {key}, ?, at, 0, ?, message"  # noqa: S608
+        f" from {group.log} where seq = ?",
+        [(group.id, turn.now, crashes, seq) for seq in seqs],
+    )
     cx.execute(
         "update held set token = null, crashes = crashes + ? where token = ?", (crashes, token)
     )
-    for key in keys:
-        lanes.join(cx, group, key)
+    for name in keys:
+        lanes.join(cx, group, name)
     lanes.free(cx, group, keys)
 
 
@@ -89,36 +91,24 @@ def trim(cx: Connection, topic: int, kept_since: int | None) -> bool:
     return passed is not None and last < passed
 
 
-def _all(cx: Connection, where: str, value: object, now: int) -> list[int]:
-    rows = cx.execute(
-        "select token, source.id, source.topic, name, ordered from lease"
-        f" join source on source.id = lease.source where {where}",  # noqa: S608 - ours
-        (value,),
-    ).fetchall()
+def _all(turn: Turn, rows: Iterable[tuple[int, int, int, str, int]]) -> list[int]:
     topics: set[int] = set()
     for token, source, topic, name, is_ordered in rows:
-        reclaim(cx, Group(source, topic, name, bool(is_ordered)), token, now)
+        reclaim(turn, Group(source, topic, name, bool(is_ordered)), token)
         topics.add(topic)
     return sorted(topics)
 
 
-def _keys(cx: Connection, group: Group, token: int, seqs: Sequence[int]) -> set[str]:
+def _keys(turn: Turn, group: Group, token: int, *, seqs: Sequence[int]) -> set[str]:
     """The keys whose line this lease's end changes."""
-    if not group.is_ordered:
-        return set()
-    keys = {
-        key
-        for (key,) in cx.execute(
-            f"select key from held where token = ? and key is not null and {IN_LINE}",  # noqa: S608
-            (token,),
-        )
-    }
-    if seqs:
-        marks: Iterable[str] = ("?" for _ in seqs)
-        found = cx.execute(
-            f"select distinct key from {group.log} where key is not null"  # noqa: S608 - marks
-            f" and seq in ({', '.join(marks)})",
-            list(seqs),
-        )
-        keys.update(key for (key,) in found)
-    return keys
+    held = turn.cx.execute(
+        f"select key from held where token = ? and key is not null and {IN_LINE}",  # noqa: S608
+        (token,),
+    )
+    keys: set[str] = {key for (key,) in held}
+    marks = ", ".join("?" * len(seqs))
+    log = turn.cx.execute(
+        f"select key from {group.log} where key is not null and seq in ({marks})",  # noqa: S608
+        list(seqs),
+    )
+    return keys.union(key for (key,) in log)

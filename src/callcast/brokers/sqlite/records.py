@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from dataclasses import dataclass, field
+from sqlite3 import Connection
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -18,6 +20,14 @@ KEY_SLOW = SECOND // 50
 
 PACES_MAX = 10_000
 """So many keys' paces are remembered by a consumer; the one settled longest ago is forgotten."""
+
+
+class Turn(NamedTuple):
+    """One job's part of a write transaction."""
+
+    cx: Connection
+    now: int
+    """The database's time, in microseconds."""
 
 
 class Group(Struct, frozen=True):

@@ -33,6 +33,9 @@ BLOCKED = 1 << 61
 IN_LINE = "state in (1, 2)"
 """Held rows that stand in their key's order; written alike in the index and in all queries."""
 
+HELD = "source, state, seq, key, visible_at, at, round, crashes, message"
+"""The columns of `held` that are written when a row is made."""
+
 LETTER = "state in (2, 3)"
 """Held rows that are dead letters."""
 
@@ -61,7 +64,7 @@ create index held_out on held(token) where token is not null;
 create table queue(source integer not null, key text not null, due integer not null,
     primary key (source, key)) without rowid;
 create index queue_due on queue(source, due);
-"""  # noqa: S608 - constants of this module
+"""
 
 
 def prepare(cx: Connection, path: str) -> None:

@@ -21,10 +21,10 @@ from msgspec import Struct
 
 from callcast.brokers.sqlite import lanes, leases, reap
 from callcast.brokers.sqlite.dbclock import see, span
-from callcast.brokers.sqlite.records import Block, Hand, Slot
-from callcast.brokers.sqlite.schema import DEAD, PARKED, WAITING
+from callcast.brokers.sqlite.records import Block, Hand, Slot, Turn
+from callcast.brokers.sqlite.schema import DEAD, HELD, PARKED, WAITING
 from callcast.brokers.sqlite.wire import encode
-from callcast.core.outcome import Dead, Done, Later, Outcome, dead_letter, noted
+from callcast.core.outcome import Dead, Done, Later, Outcome, Release, dead_letter, noted
 from callcast.ports.broker import Delivery, Part
 
 Verdict: TypeAlias = tuple[Delivery, Outcome]
@@ -39,8 +39,9 @@ class Settled(Struct):
     """Something may be fetched that could not be before, by another consumer too."""
 
 
-def settle(cx: Connection, hand: Hand, verdicts: Iterable[Verdict], now: int) -> Settled:
+def settle(turn: Turn, hand: Hand, verdicts: Iterable[Verdict]) -> Settled:
     """Carry out verdicts; those of a lease that is gone change nothing and are lost."""
+    cx = turn.cx
     blocks: dict[Block, dict[Slot, Verdict]] = {}
     result = Settled([], [])
     for verdict in verdicts:
@@ -56,7 +57,7 @@ def settle(cx: Connection, hand: Hand, verdicts: Iterable[Verdict], now: int) ->
             there = set(on_it)
             result.lost += [verdict[0] for slot, verdict in ruled.items() if slot not in there]
             ruled = {slot: ruled[slot] for slot in on_it}  # noqa: PLW2901 - what is left of it
-        result.frees = _carry_out_all(cx, hand, ruled, now) or result.frees
+        result.frees = _carry_out_all(turn, hand, ruled) or result.frees
     keys = {slot.key for slot in result.done if slot.key is not None}
     if keys and hand.group.is_ordered:
         # Also a key without a line is free now: its next message waits in the log.
@@ -78,12 +79,13 @@ def settled(hand: Hand, result: Settled, now: int) -> int:
     return ended
 
 
-def renew(cx: Connection, hand: Hand, deliveries: Iterable[Delivery], until: int) -> list[Block]:
-    """Let these be leased until then; what is lost stays lost.
+def renew(turn: Turn, hand: Hand, deliveries: Iterable[Delivery]) -> list[Block]:
+    """Lease these for a full time from now; what is lost stays lost.
 
     Of a lease that has others too, the named ones get one of their own: these new blocks, open
     with what they take over.
     """
+    cx, until = turn.cx, turn.now + hand.lease
     wanted: dict[Block, set[Slot]] = {}
     for delivery in deliveries:
         slot = delivery.handle
@@ -98,7 +100,7 @@ def renew(cx: Connection, hand: Hand, deliveries: Iterable[Delivery], until: int
         if moved:
             log = {slot.row: slot.key for slot in sorted(moved, key=_row) if slot.row > 0}
             hids = [-slot.row for slot in moved if slot.row < 0]
-            part = Block(leases.add(cx, hand, until, log=log, hids=hids))
+            part = Block(leases.add(turn, hand, log=log, hids=hids))
             part.open.update(moved)
             parted.append(part)
     return parted
@@ -113,14 +115,14 @@ def renewed(hand: Hand, parted: Iterable[Block]) -> None:
             slot.block = block
 
 
-def release_all(cx: Connection, hand: Hand, now: int) -> bool:
+def release_all(turn: Turn, hand: Hand) -> bool:
     """Give back all that a consumer holds, uncounted; whether there was anything."""
-    tokens = cx.execute(
+    tokens = turn.cx.execute(
         "select token from lease where source = ? and instance = ? and owner = ?",
         (hand.group.id, hand.instance, hand.owner),
     ).fetchall()
     for (token,) in tokens:
-        reap.reclaim(cx, hand.group, token, now, crashes=0)
+        reap.reclaim(turn, hand.group, token, crashes=0)
     return bool(tokens)
 
 
@@ -140,19 +142,19 @@ def _forget(hand: Hand, slot: Slot) -> bool:
     return True
 
 
-def _carry_out_all(cx: Connection, hand: Hand, ruled: Mapping[Slot, Verdict], now: int) -> bool:
+def _carry_out_all(turn: Turn, hand: Hand, ruled: Mapping[Slot, Verdict]) -> bool:
     """Whether anything but log rows that are done was among them."""
     frees = False
     for slot, (delivery, outcome) in ruled.items():
         if slot.row > 0 and type(outcome) is Done:
             continue
         if type(outcome) is Done:
-            cx.execute("delete from held where hid = ?", (-slot.row,))
+            turn.cx.execute("delete from held where hid = ?", (-slot.row,))
             continue
-        _keep(cx, hand, _Kept.of(slot, delivery, outcome, now))
+        _keep(turn.cx, hand, _kept(slot, (delivery, outcome), turn.now))
         frees = True
     if frees:
-        see(cx, now)
+        see(turn.cx, turn.now)
     return frees
 
 
@@ -170,22 +172,23 @@ class _Kept(Struct):
     parks: bool = False
     is_release: bool = False
 
-    @classmethod
-    def of(cls, slot: Slot, delivery: Delivery, outcome: Outcome, now: int) -> _Kept:
-        """What the table above says."""
-        message = delivery.message
-        kept = cls(slot, now, delivery.round, delivery.crashes, None)
-        if isinstance(outcome, Later):
-            message = noted(message, outcome.notes)
-            kept.due, kept.round, kept.crashes = now + span(outcome.delay), delivery.round + 1, 0
-        elif isinstance(outcome, Dead):
-            message = dead_letter(message, outcome)
-            kept.is_dead, kept.parks = True, outcome.park and slot.key is not None
-        elif not isinstance(outcome, Done):
-            kept.due, kept.is_release = now + span(outcome.after), True
-        if slot.row > 0 or message is not delivery.message:
-            kept.blob = encode(message)
-        return kept
+
+def _kept(slot: Slot, verdict: Verdict, now: int) -> _Kept:
+    """What the table at the top says."""
+    delivery, outcome = verdict
+    message = delivery.message
+    kept = _Kept(slot, now, delivery.round, delivery.crashes, None)
+    if isinstance(outcome, Later):
+        message = noted(message, outcome.notes)
+        kept.due, kept.round, kept.crashes = now + span(outcome.delay), delivery.round + 1, 0
+    elif isinstance(outcome, Dead):
+        message = dead_letter(message, outcome)
+        kept.is_dead, kept.parks = True, outcome.park and slot.key is not None
+    elif isinstance(outcome, Release):
+        kept.due, kept.is_release = now + span(outcome.after), True
+    if slot.row > 0 or message is not delivery.message:
+        kept.blob = encode(message)
+    return kept
 
 
 def _keep(cx: Connection, hand: Hand, kept: _Kept) -> None:
@@ -195,8 +198,8 @@ def _keep(cx: Connection, hand: Hand, kept: _Kept) -> None:
     if slot.row > 0:
         state = dead if kept.is_dead else WAITING
         cx.execute(
-            "insert into held(source, state, seq, key, visible_at, at, round, crashes, message)"
-            f" select ?, ?, seq, ?, ?, at, ?, ?, ? from {group.log} where seq = ?",  # noqa: S608
+            f"insert into held({HELD}) select ?, ?, seq, ?, ?, at, ?, ?, ?"  # noqa: S608
+            f" from {group.log} where seq = ?",
             (group.id, state, key, kept.due, kept.round, kept.crashes, kept.blob, slot.row),
         )
     else:

@@ -23,6 +23,7 @@ from callcast.brokers.sqlite.bells import Bells
 from callcast.brokers.sqlite.dbclock import SECOND, DatabaseClock
 from callcast.brokers.sqlite.jobs import Awaited, Closed, Job
 from callcast.brokers.sqlite.live import Live
+from callcast.brokers.sqlite.records import Turn
 from callcast.brokers.sqlite.writer import Writer, answer, translated
 from callcast.core.errors import CallcastError
 
@@ -63,8 +64,8 @@ class Watcher:
         self._gate = threading.Lock()
         self._is_stopped = False
         self._hears, self._knocks = socket.socketpair()
-        self._hears.setblocking(False)
-        self._knocks.setblocking(False)
+        self._hears.setblocking(False)  # noqa: FBT003 - the library's way
+        self._knocks.setblocking(False)  # noqa: FBT003 - as above
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
@@ -182,14 +183,14 @@ class Watcher:
         instances = cx.execute("select distinct instance from lease").fetchall()
         for (instance,) in instances:
             if not self._live.is_alive(instance):
-                self._take_back(partial(reap.of_dead, instance=instance, clock=self._clock))
+                self._take_back(partial(reap.of_dead, instance=instance))
         now = self._clock.now()
         if cx.execute("select 1 from lease where until <= ? limit 1", (now,)).fetchone():
-            self._take_back(partial(reap.of_ended, clock=self._clock))
+            self._take_back(reap.of_ended)
 
-    def _take_back(self, run: Callable[[Connection], list[int]]) -> None:
+    def _take_back(self, run: Callable[[Turn], list[int]]) -> None:
         try:
-            self._writer.start(run, self._told)
+            self._writer.start(lambda cx: run(Turn(cx, self._clock.now())), self._told)
         except Closed:
             return  # the next process to look takes it back
 

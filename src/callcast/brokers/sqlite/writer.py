@@ -220,6 +220,9 @@ class _Knock(Job):
     def answer(self) -> None:
         """Never called."""
 
+    def unheard(self) -> None:
+        """Never called."""
+
 
 _KNOCK = _Knock()
 
