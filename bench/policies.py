@@ -113,6 +113,7 @@ def ours() -> dict[str, Callable[[], float]]:
     parts = recipes.Consuming(
         recovery=Recovery(),
         origin=Origin(source="t", group="g", handler="h", host="h", version="1"),
+        type=message.type,
         decode=msgspec.json.Decoder(str).decode,
     )
     consume = chain(recipes.consume(parts, PORTS), done)

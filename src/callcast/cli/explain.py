@@ -149,6 +149,7 @@ class Explainer:
         parts = recipes.Consuming(
             recovery=recovery,
             origin=Origin(source="", group="", handler=name, host="", version=""),
+            type=name,
             decode=bytes,
             timeout=TIMEOUT if handler is None else handler.timeout,
             inbox=_inbox(handler),

@@ -169,6 +169,7 @@ class Host:
                 host=platform.node(),
                 version=version("callcast"),
             ),
+            type=contract.name,
             decode=house.codec.decoder(form),
             timeout=handler.timeout,
             inbox=self._inbox(handler) if bound.takes_transaction else None,

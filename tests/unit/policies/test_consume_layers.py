@@ -70,7 +70,11 @@ def consuming(
     timeout: float = 300.0,
 ) -> Callable[[Work], object]:
     parts = recipes.Consuming(
-        recovery=recovery or Recovery(), origin=ORIGIN, decode=decode, timeout=timeout
+        recovery=recovery or Recovery(),
+        origin=ORIGIN,
+        type="orders.placed",
+        decode=decode,
+        timeout=timeout,
     )
     layers = recipes.consume(parts, ports_of(clock, dice=lambda: 0.0))
     return chain(layers, handler)  # type: ignore[arg-type]
@@ -144,7 +148,9 @@ async def test_a_message_is_decoded_once_for_all_runs() -> None:
         decoded.append(body)
         return body
 
-    parts = recipes.Consuming(recovery=Recovery(), origin=ORIGIN, decode=counting)
+    parts = recipes.Consuming(
+        recovery=Recovery(), origin=ORIGIN, type="orders.placed", decode=counting
+    )
     handler = Handler(*[ValueError()] * 4)
     run = chain(recipes.consume(parts, ports_of(ManualClock())), handler)
     assert isinstance(await run(a_delivery()), Later)

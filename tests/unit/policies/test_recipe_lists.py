@@ -34,7 +34,7 @@ def calling(policy: Policy, operation: Operation[str, int] | None = STOCK) -> li
 def consuming(inbox: Layer[Outcome] | None = None) -> list[Layer[Outcome]]:
     origin = Origin(source="t", group="g", handler="h", host="h", version="1")
     parts = recipes.Consuming(
-        recovery=Recovery(), origin=origin, decode=lambda body: body, inbox=inbox
+        recovery=Recovery(), origin=origin, type="t", decode=lambda body: body, inbox=inbox
     )
     return recipes.consume(parts, ports_of(ManualClock()))
 
@@ -110,9 +110,9 @@ def test_a_message_is_published_in_this_order() -> None:
 
 
 def test_a_message_is_consumed_in_this_order() -> None:
-    without = ["Recover", "Expire", "Validate", "Repeat", "Timeout"]
+    without = ["Recover", "Expire", "Known", "Validate", "Repeat", "Timeout"]
     assert recipes.names(consuming()) == without
-    assert recipes.names(consuming(Inbox())) == [*without[:4], "Inbox", "Timeout"]
+    assert recipes.names(consuming(Inbox())) == [*without[:5], "Inbox", "Timeout"]
 
 
 def test_every_order_known_to_be_wrong_is_refused() -> None:

@@ -10,6 +10,7 @@ from callcast import (
     Bus,
     Context,
     Event,
+    Message,
     Misuse,
     NotSent,
     Operation,
@@ -320,3 +321,14 @@ async def test_idle_names_what_remains() -> None:
             await bus.idle(timeout=0.1)
         gate.set()
         await bus.idle()
+
+
+async def test_a_message_of_an_unknown_type_is_dead_and_not_decoded() -> None:
+    service, seen = inventory()
+    async with Bus("memory://", services=[service]) as bus:
+        broker = bus._engine.running.broker
+        await broker.publish([Message("m-1", "x", "who.knows", STOCK.topic, b'"tea"')])
+        await bus.idle()
+        source = bus._engine.running.hosts[0].sources[0]
+        assert (await broker.lag(source)).dead == 1
+    assert seen == []
