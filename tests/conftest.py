@@ -11,6 +11,8 @@ from collections.abc import Callable, Coroutine, Generator
 
 import pytest
 
+pytest.register_assert_rewrite("callcast.testing.broker_suite")
+
 GRACE = 1.0
 """Seconds that a thread which was asked to end may take."""
 TURNS = 10

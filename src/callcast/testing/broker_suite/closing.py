@@ -88,7 +88,7 @@ class Closing(Harness):
     async def test_closing_leaves_no_task_no_thread_and_no_file_descriptor(self) -> None:
         source = await self.listen()
         await self.broker.close()  # SQLite keeps descriptors until the last connection closes
-        tasks, threads, files = _left()
+        before = Left()
         broker = await self.open()
         await broker.ensure([self.topic], [source])
         worker = await broker.consume(source, lease=self.lease)
@@ -97,13 +97,13 @@ class Closing(Harness):
         await broker.close()
         await waiting
         await self.pass_time(0)
-        assert _left() == (tasks, threads, files)
+        assert before.since() == []
 
     @case
     async def test_a_hundred_connections_leave_nothing_behind(self) -> None:
         source = await self.listen()
         await self.broker.close()  # as above
-        before = _left()
+        before = Left()
         for number in range(CYCLES):
             broker = await self.open()
             await broker.ensure([self.topic], [source])
@@ -112,12 +112,24 @@ class Closing(Harness):
             await self.finish(worker)
             await broker.close()
         await self.pass_time(0)
-        assert _left() == before
+        assert before.since() == []
 
 
-def _left() -> tuple[int, int, int]:
-    """How many tasks, threads and file descriptors there are."""
-    gc.collect()
-    linux = pathlib.Path("/proc/self/fd")
-    files = linux if linux.is_dir() else pathlib.Path("/dev/fd")
-    return len(asyncio.all_tasks()), threading.active_count(), len(list(files.iterdir()))
+class Left:
+    """The tasks, threads and file descriptors that there are at one moment."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        self.tasks = asyncio.all_tasks()
+        self.threads = set(threading.enumerate())
+        linux = pathlib.Path("/proc/self/fd")
+        self.files = len(list((linux if linux.is_dir() else pathlib.Path("/dev/fd")).iterdir()))
+
+    def since(self) -> list[str]:
+        """What has come since and is still there."""
+        now = Left()
+        more = [str(task) for task in now.tasks - self.tasks if not task.done()]
+        more += [str(thread) for thread in now.threads - self.threads if thread.is_alive()]
+        if now.files > self.files:
+            more.append(f"{now.files - self.files} file descriptors")
+        return more
