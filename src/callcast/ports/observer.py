@@ -15,8 +15,11 @@ class Fact(Struct, frozen=True, tag=True):
 
 
 class Retried(Fact, frozen=True):
-    """A retry decision: `outcome` is retried, exhausted, budget_denied, deadline, circuit_open, or
-    forbidden (the callee asks not to be retried, or our own caller is itself retrying)."""
+    """What was decided about a failed attempt, and why.
+
+    `outcome` is retried, exhausted, budget_denied, deadline, circuit_open, or forbidden (the callee
+    asks not to be retried, or our own caller is itself retrying).
+    """
 
     name: str
     peer: str
