@@ -24,6 +24,8 @@ GAP = 0.04
 LOOK = 0.02
 PATIENCE = 8.0
 """Seconds that a fault has to show its effect."""
+HANDFUL = 3
+HANDFUL_WAIT = 1.0
 DOWN = 1.0
 """Seconds that fulfilment stays away."""
 BREAKER_WAIT = 2.2
@@ -74,11 +76,14 @@ class Acts:
     faults: list[Fault] = field(default_factory=list[Fault])
     missed: list[str] = field(default_factory=list[str])
     redriven: set[str] = field(default_factory=set[str])
+    poisoned: float = 0.0
+    """When the order was placed that cannot be packed."""
 
     async def calm(self, count: int) -> None:
         """Orders as on any day, and among them one that cannot be packed."""
         await self.stage.buyer.place(count // 2, gap=GAP)
         self.stage.say(f"one order is for a {OVERSIZED}, and no box fits it: the poison order")
+        self.poisoned = self._now()
         await self.stage.buyer.place_one(Order("o-poison", OVERSIZED, 1, 99_000))
         await self.stage.buyer.place(count - count // 2, gap=GAP)
 
@@ -145,7 +150,6 @@ class Acts:
     async def mend(self) -> None:
         """Mend what the poison order died of, and redrive it from the dead letters."""
         stage = self.stage
-        at = self._now()
         letters = Wanted(group=PACKING.group)
 
         async def found() -> Sequence[str | None]:
@@ -153,7 +157,7 @@ class Acts:
 
         await self._until_async(found)
         dead = {key for key in await found() if key is not None}
-        self._fault("poison order", at, len(dead))
+        self._fault("poison order", self.poisoned, len(dead))
         await stage.bus.call(ADD_BOX, Box(OVERSIZED, "crate"))
         redrive = Redrive(stage.broker, letters, clock=stage.clock, by="demo")
         async for result in redrive():
@@ -166,11 +170,13 @@ class Acts:
         """How many leases fulfilment held when killed: it is frozen while they are counted."""
         stage = self.stage
         process = stage.house.services["fulfilment"]
-        until = stage.clock.now() + PATIENCE
+        began = stage.clock.now()
         while True:
             process.freeze()
             held = await stage.watch.held(PACKING)
-            if held or stage.clock.now() > until:
+            waited = stage.clock.now() - began
+            # A handful makes the better fault; with few orders any work in hand will do.
+            if held >= HANDFUL or (held and waited > HANDFUL_WAIT) or waited > PATIENCE:
                 await process.kill()
                 return held
             process.thaw()

@@ -106,7 +106,7 @@ class Demo:
             mails=rows("mails"),
             dead=[letter.key or letter.id for letter in letters],
             redriven=acts.redriven,
-            faults=acts.faults,
+            faults=sorted(acts.faults, key=lambda fault: fault.at),
             missed=[*acts.missed, *(f"{name} did not stop when asked" for name in unstopped)],
         )
 
