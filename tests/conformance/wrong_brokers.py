@@ -64,7 +64,7 @@ class Memory(BrokerSuite):
 
     clock: ManualClock
     store: Store
-    patience = 0.7
+    patience = 1.5
     messages = 300
 
     @asynccontextmanager

@@ -12,7 +12,8 @@ Subclass `BrokerSuite` in a test module of your own, in a class whose name start
 Every case is a plain method without arguments that runs an event loop of its own: pytest needs no
 plugin for it, and ``TestMine().test_...()`` runs it alone. A case that a trait or a missing
 ability excuses raises `unittest.SkipTest` naming it. Cases with processes may take six times the
-patience of the others. `Harness` describes all hooks.
+patience of the others. `Harness` describes all hooks. For pytest to explain a failed assertion, say
+``pytest.register_assert_rewrite("callcast.testing.broker_suite")`` in your ``conftest.py``.
 """
 
 from callcast.testing.broker_suite.capacity import Capacity
