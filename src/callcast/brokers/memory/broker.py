@@ -38,6 +38,7 @@ TRAITS = Traits(
 class MemoryBroker:
     """Everything in this process: nothing survives its end. One event loop at a time.
 
+    What waits is bounded by the memory of the process alone.
     Offers the abilities `Browses`, `Inspects`, `Parks`, `Pauses`, `Retires` and `Schedules`.
     `clock` times leases and delays on its `now()`: a step of the wall clock moves none of them.
     """
