@@ -35,6 +35,9 @@ C = TypeVar("C")
 SERVICE = "callcast-service"
 """Header of a cast that waits in an outbox: whose queue must exist before it leaves."""
 
+PREPARE_WAIT = 30.0
+"""Seconds a start waits for the lock: another process may be in the middle of its own."""
+
 _NAMESPACE = uuid.UUID("0b7c6a4e-64a4-5d0a-9a3c-6a0d5f1f7f5e")
 """Namespace of derived ids; never to change, or reruns would send under new ids."""
 
@@ -173,7 +176,7 @@ class Units:
 
         Raises `Busy`, `Unavailable`, or `Misuse` when a newer callcast made the tables.
         """
-        async with self.database.begin(wait=self._wait) as session:
+        async with self.database.begin(wait=PREPARE_WAIT) as session:
             await self.outbox.create(session)
             await self.inbox.create(session)
             for statement in schema:
