@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -24,6 +25,8 @@ START = 20.0
 """Seconds for a service to become ready on a busy machine."""
 STOP = 10.0
 LOOK = 0.05
+FREE_MIN_BYTES = 1_048_576
+"""With less than this free a service that says nothing had no room to say it in."""
 
 SETTINGS: Mapping[str, str] = {
     "CALLCAST_IMMEDIATE": "1",
@@ -72,8 +75,11 @@ class Log:
     def last_words(self) -> str:
         """The end of what was written, for the sentence that says why a service did not start."""
         text = self._path.read_text(errors="replace") if self._path.exists() else ""
-        lines = [line for line in text.splitlines() if not line.startswith("{")]
-        return " ".join(line.strip() for line in lines[-3:])
+        lines = [line for line in text.splitlines() if line and not line.startswith("{")]
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        if not lines and shutil.disk_usage(self._path.parent).free < FREE_MIN_BYTES:
+            return f"the disk of {self._path.parent} is full"
+        return (errors or lines or ["it said nothing"])[-1]
 
 
 class Process:
@@ -118,8 +124,7 @@ class Process:
             if self._running.returncode is not None:
                 break
             await clock.sleep(LOOK)
-        words = log.last_words() or "it said nothing"
-        raise Failure(f"the service {self.name!r} did not start: {words}")
+        raise Failure(f"the service {self.name!r} did not start: {log.last_words()}")
 
     def freeze(self) -> None:
         """Stop it where it is, without its noticing."""

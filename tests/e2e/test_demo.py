@@ -1,0 +1,176 @@
+"""`callcast demo`, for real: five processes, all faults; and that its account can tell when it is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from callcast.cli.demo import acts
+from callcast.cli.demo.account import Verdict
+from callcast.cli.demo.play import Demo, Options
+from callcast.cli.demo.view import Lines
+from callcast.cli.failure import Failure
+
+pytestmark = pytest.mark.timeout(120)
+
+DEMO = (sys.executable, "-m", "callcast", "demo")
+
+FIELDS = [
+    "placed",
+    "confirmed",
+    "refused",
+    "unanswered",
+    "fulfilled",
+    "dead",
+    "redriven",
+    "lost",
+    "twice",
+    "faults",
+]
+
+WITHOUT_INBOX = """
+from callcast.cli import main
+from callcast.stores.inbox import Inbox
+
+async def nothing(*_args):
+    return None
+
+Inbox.find = Inbox.enter = Inbox.keep_reply = nothing
+main()
+"""
+
+WITHOUT_OUTBOX = """
+from callcast.cli import main
+from callcast.stores.outbox import Outbox
+
+async def nothing(*_args):
+    return None
+
+Outbox.add = nothing
+main()
+"""
+
+
+def test_every_order_is_accounted_for_whatever_breaks(tmp_path: Path) -> None:
+    ran = subprocess.run(
+        [*DEMO, "--orders", "40", "--seed", "3", "-o", "json"],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "TMPDIR": str(tmp_path), "CALLCAST_DELAYS": "1000"},
+        cwd=tmp_path,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    account = json.loads(ran.stdout)
+    assert list(account) == FIELDS
+    assert account["placed"] == 40
+    assert account["placed"] == account["confirmed"] + account["refused"] + account["unanswered"]
+    assert account["confirmed"] == account["fulfilled"] + account["dead"] + account["lost"]
+    assert (account["lost"], account["twice"], account["redriven"]) == (0, 0, 1)
+    assert account["fulfilled"] > 20
+    assert account["refused"] > 0  # the bank was slow, then failing
+    assert [set(fault) for fault in account["faults"]] == [{"kind", "at", "in_flight"}] * 5
+    assert all(fault["in_flight"] > 0 for fault in account["faults"])
+    assert "CALLCAST_BREAKER_WAIT=1" in ran.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+async def play(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, orders: int = 20
+) -> Verdict:
+    """The demo, its services started by a script that breaks something in them."""
+    monkeypatch.setattr(acts, "PATIENCE", 3.0)  # for effects that will not come
+    wrapper = tmp_path / "wrapper.py"
+    wrapper.write_text(script)
+    command = (sys.executable, str(wrapper), "run")
+    return await Demo(Options(orders=orders, quiet=5.0, command=command), Lines()).run()
+
+
+async def test_without_the_inbox_effects_come_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = await play(tmp_path, monkeypatch, WITHOUT_INBOX)
+    assert verdict.account.twice > 0
+    assert any(problem.startswith("a second effect") for problem in verdict.problems)
+
+
+async def test_without_the_outbox_orders_are_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verdict = await play(tmp_path, monkeypatch, WITHOUT_OUTBOX)
+    assert verdict.account.lost > 0
+    assert verdict.account.lost == verdict.account.confirmed
+    assert any(problem.startswith("lost") for problem in verdict.problems)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path, number: signal.Signals) -> None:
+    running = subprocess.Popen(
+        [*DEMO, "--orders", "200"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    )
+    assert running.stderr is not None
+    while "killed with SIGKILL" not in running.stderr.readline():
+        assert running.poll() is None
+    children = psutil.Process(running.pid).children(recursive=True)
+    assert len(children) >= 4
+    os.killpg(running.pid, number)  # what a terminal does at Ctrl-C
+    _, errors = running.communicate(timeout=20)
+    assert running.returncode == 130
+    assert errors.rstrip().endswith("error: interrupted")
+    assert "Traceback" not in errors
+    assert not [child for child in children if alive(child)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def alive(process: psutil.Process) -> bool:
+    """Whether it still runs, with a little time to go."""
+    until = time.monotonic() + 5.0
+    while time.monotonic() < until:
+        if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+async def test_a_service_that_does_not_start_is_said_in_a_sentence(tmp_path: Path) -> None:
+    command = (sys.executable, "-c", "raise SystemExit('the disk is full')")
+    with pytest.raises(Failure, match="did not start: the disk is full"):
+        await Demo(Options(orders=20, command=command), Lines()).run()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.parametrize(("size", "sentence"), [("600k", "disk is full"), ("2m", "is full")])
+def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path, size: str, sentence: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(disk)], check=True)
+    try:
+        ran = subprocess.run(
+            [*DEMO, "--orders", "100"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "TMPDIR": str(disk)},
+            check=False,
+        )
+        assert list(disk.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+    assert ran.returncode in {2, 3}
+    assert "Traceback" not in ran.stderr
+    assert ran.stderr.splitlines()[-1].startswith("error: ")
+    assert sentence in ran.stderr
