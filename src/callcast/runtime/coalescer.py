@@ -15,6 +15,7 @@ from callcast.policies.options import CircuitBreaker
 from callcast.ports.broker import Broker
 from callcast.ports.observer import CircuitChanged
 from callcast.ports.tasks import Child, Tasks
+from callcast.runtime.bell import Bell
 from callcast.runtime.ports import Ports
 
 BATCH_MAX_BYTES = 4_194_304
@@ -88,7 +89,7 @@ class Coalescer:
         self._buffer: deque[Entry] = deque()  # appended by `publish`, taken by the sending child
         self._under_way: Sequence[Entry] = ()
         self._outside: deque[asyncio.Future[None]] = deque()  # publishers that wait for room
-        self._wake: asyncio.Future[None] | None = None  # set while the sending child is idle
+        self._bell = Bell()  # rung when the sending child has something to do
         self._sending: Child | None = None
         self._sweeping: Child | None = None
         self._sweep_at = 0.0
@@ -107,10 +108,8 @@ class Coalescer:
             raise NotSent(f"message {message.id!r} was not sent: the bus is closed", id=message.id)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._buffer.append(Entry(message, deadline, ended))
-        if self._wake is not None:
-            self._wake.set_result(None)
-            self._wake = None
-        elif self._sending is None:
+        self._bell.ring()
+        if self._sending is None:
             self._sending = self._tasks.start(self._send_on(), name="coalescer: send")
         if self._sweeping is None or deadline < self._sweep_at:
             self._sweep_by(deadline)
@@ -123,9 +122,7 @@ class Coalescer:
         await self._closing.wait()
 
     async def _close(self, until: float) -> None:
-        if self._wake is not None:
-            self._wake.set_result(None)
-            self._wake = None
+        self._bell.ring()
         if self._sending is not None:
             try:
                 with self._clock.expire_at(until, coarse=False):
@@ -145,8 +142,7 @@ class Coalescer:
                 if batch:
                     await self._send(batch)
                 elif self._closing is None:
-                    self._wake = asyncio.get_running_loop().create_future()
-                    await self._wake
+                    await self._bell.wait()
                 else:
                     return
         finally:

@@ -25,6 +25,7 @@ from callcast.runtime.inbox import Inbox
 from callcast.runtime.relay import Relay
 from callcast.runtime.replies import AnswerErrors, reply_to
 from callcast.runtime.service import Handler, Service
+from callcast.runtime.sending import trace_headers
 from callcast.runtime.serving import Served
 from callcast.runtime.subscription import Subscription, WorkerSettings
 from callcast.runtime.transaction import Transaction, Units
@@ -199,7 +200,7 @@ class Host:
                 work.name,
                 work.attempt,
                 deadline=now() + timeout,
-                headers=message.headers,
+                headers=trace_headers(message),
             )
             result = await run(work, context)
             if encode is not None and REPLY_TO in message.headers:

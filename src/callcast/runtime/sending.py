@@ -102,3 +102,11 @@ def traced(message: Message, carrier: Mapping[str, str]) -> Message:
         tracestate=carrier.get("tracestate"),
         headers=headers,
     )
+
+
+def trace_headers(message: Message) -> Mapping[str, str]:
+    """The message's headers, its trace context among them: what a handler's sends go on with."""
+    if message.traceparent is None:
+        return message.headers
+    headers = {**message.headers, "traceparent": message.traceparent}
+    return headers if message.tracestate is None else headers | {"tracestate": message.tracestate}

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 from callcast.core.outcome import Outcome
 from callcast.ports.broker import Consumer, Delivery, Unsettled
 from callcast.runtime.backoff import Backoff
+from callcast.runtime.bell import Bell
 from callcast.runtime.ports import Ports
 
 Verdict: TypeAlias = tuple[Delivery, Outcome]
@@ -37,7 +37,7 @@ class Settling:
         self._waiting: list[Verdict] = []  # appended by `add`, taken as a whole by `run`
         self._under_way = 0
         self._pause = 0.0
-        self._wake: asyncio.Future[None] | None = None  # set while `run` has nothing to do
+        self._bell = Bell()  # rung when `run` has something to do
 
     @property
     def failures(self) -> int:
@@ -52,19 +52,14 @@ class Settling:
     def add(self, delivery: Delivery, outcome: Outcome) -> None:
         """Have this verdict settled with the next batch."""
         self._waiting.append((delivery, outcome))
-        if self._wake is not None:
-            self._wake.set_result(None)
-            self._wake = None
+        if self._bell.waiting is not None:
+            self._bell.ring()
 
     async def run(self) -> None:
         """Settle until cancelled."""
         while True:
             if not self._waiting:
-                self._wake = asyncio.get_running_loop().create_future()
-                try:
-                    await self._wake
-                finally:
-                    self._wake = None
+                await self._bell.wait()
             batch, self._waiting = self._waiting, []
             self._under_way = len(batch)
             if await self._settle(batch):

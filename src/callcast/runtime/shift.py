@@ -10,7 +10,6 @@ delivery occupies its slot from the moment it is fetched until its verdict, wher
 
 from __future__ import annotations
 
-import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from callcast.ports.broker import Consumer, Delivery
 from callcast.ports.observer import LeaseLost
 from callcast.ports.tasks import Child, Tasks
 from callcast.runtime.backoff import Backoff
+from callcast.runtime.bell import Bell
 from callcast.runtime.lanes import Lanes, Place
 from callcast.runtime.leases import Hold
 from callcast.runtime.ledger import Ledger
@@ -80,7 +80,7 @@ class Shift:
         self._is_cautious = False
         self._is_fetching = False
         self._is_stopping = False
-        self._bell: asyncio.Future[None] | None = None  # set while somebody waits for a change
+        self._bell = Bell()  # rung at each verdict and settle
         self._children: list[Child] = []
         self.hold = Hold(consumer, subscription.lease, ports.clock.now())
         self.trouble: Exception | None = None
@@ -148,7 +148,7 @@ class Shift:
             elif self._switch.is_open and self.is_quiet:
                 await self._clock.sleep(self._switch.retry_in(self._clock.now()))
             else:
-                await self._rung()
+                await self._bell.wait()
 
     def _limit(self) -> int:
         """How many to fetch now."""
@@ -242,8 +242,8 @@ class Shift:
         self._conclude(delivery, outcome)
         if self._switch.is_open:
             self._withdraw("the kill switch is open")
-        if self._bell is not None:
-            self._ring()
+        if self._bell.waiting is not None:
+            self._bell.ring()
 
     def _conclude(self, delivery: Delivery, outcome: Outcome) -> None:
         """Put a verdict to be settled, and let its key go on or back."""
@@ -292,7 +292,7 @@ class Shift:
             for delivery in done:
                 if delivery.message.key is not None:
                     self._reopen(self._lanes, delivery)
-        self._ring()
+        self._bell.ring()
 
     def _reopen(self, lanes: Lanes, delivery: Delivery) -> None:
         onward = lanes.settled(delivery, is_fetching=self._is_fetching)
@@ -319,23 +319,10 @@ class Shift:
         if self._backoff.failures == self._settling.failures == 0:
             self.trouble = None
 
-    def _ring(self) -> None:
-        if self._bell is not None:
-            self._bell.set_result(None)
-            self._bell = None
-
-    async def _rung(self) -> None:
-        """Wait for the next verdict or settle."""
-        self._bell = asyncio.get_running_loop().create_future()
-        try:
-            await self._bell
-        finally:
-            self._bell = None
-
     async def _wait(self, is_so: Callable[[], bool], until: float) -> None:
         async def over() -> None:
             while is_so():
-                await self._rung()
+                await self._bell.wait()
 
         await self._within(until, over)
 
