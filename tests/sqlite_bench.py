@@ -24,7 +24,9 @@ R = TypeVar("R")
 class Table:
     """One file on a work bench."""
 
-    def __init__(self, folder: Path, *, ordered: bool = False, groups: Iterable[str] = ("g",)):
+    def __init__(
+        self, folder: Path, *, ordered: bool = False, groups: Iterable[str] = ("g",)
+    ) -> None:
         self.manual = ManualClock()
         self.clock = DatabaseClock(self.manual)
         path = folder / "bench.db"

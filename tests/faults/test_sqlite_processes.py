@@ -12,12 +12,12 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from sqlite_child import SOURCE, broker_at, end, line, message, start
 
 from callcast.brokers.sqlite import SqliteBroker
 from callcast.core.errors import Misuse
 from callcast.core.outcome import DONE
 from callcast.ports.broker import Delivery, Lag, Source
-from sqlite_child import SOURCE, broker_at, end, line, message, start
 
 
 @pytest.fixture

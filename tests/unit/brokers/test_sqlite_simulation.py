@@ -7,12 +7,12 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+from sqlite_bench import Table, message
 
 from callcast.brokers.sqlite.records import Hand
 from callcast.brokers.sqlite.schema import BLOCKED, BUSY
 from callcast.core.outcome import DONE, Dead, Later, Outcome, Release
 from callcast.ports.broker import Delivery, Part
-from sqlite_bench import Table, message
 
 STEPS = 400
 
@@ -78,41 +78,27 @@ class World:
         assert all(earlier in mine for earlier in before), (name, before, mine)
 
     def settle(self) -> None:
+        """As a worker does: of a key, what is behind a running or failed message does not run."""
         hand = self.dice.choice(self.hands)
-        if not self.out[hand]:
-            return
         verdicts: list[tuple[Delivery, Outcome]] = []
-        broken: set[str | None] = set()
         kept: list[Delivery] = []
+        running: set[str] = set()
+        failed: set[str] = set()
         for delivery in self.out[hand]:
-            key = delivery.message.key
-            if self.is_ordered and key is not None and key in broken:
+            lane = delivery.message.key if self.is_ordered else None
+            if lane is not None and lane in failed:
                 verdicts.append((delivery, Release()))
-            elif self.dice.random() < 0.25:
-                kept.append(delivery)  # a worker runs a key's messages one after the other
-                if key is not None:
-                    broken.add(None)
-                    self._keep_behind(hand, delivery, verdicts, kept)
-                    break
+            elif (lane is not None and lane in running) or self.dice.random() < 0.25:
+                kept.append(delivery)
+                running.add(lane or "")
             else:
                 verdicts.append((delivery, self.verdict()))
-                if not isinstance(verdicts[-1][1], (type(DONE), Dead)):
-                    broken.add(key)
-        result = self.table.settle(hand, verdicts)
-        assert not result.lost
+                if lane is not None and isinstance(verdicts[-1][1], Later | Release):
+                    failed.add(lane)
+        assert not self.table.settle(hand, verdicts).lost
         self.out[hand] = kept
         for delivery, outcome in verdicts:
             self.settled(delivery, outcome)
-
-    def _keep_behind(self, hand, delivery, verdicts, kept) -> None:  # type: ignore[no-untyped-def]
-        taken = {one for one, _ in verdicts} | set(kept)
-        broken = {one.message.key for one, outcome in verdicts if isinstance(outcome, Later | Release)}
-        for one in self.out[hand]:
-            if one not in taken:
-                if one.message.key is not None and one.message.key in broken:
-                    verdicts.append((one, Release()))
-                else:
-                    kept.append(one)
 
     def verdict(self) -> Outcome:
         roll = self.dice.random()

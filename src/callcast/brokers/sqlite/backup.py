@@ -40,6 +40,8 @@ def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
 
 def _copy(source: Path, part: Path) -> None:
     with closing(connect_reader(source)) as reader, closing(sqlite3.connect(part)) as writer:
+        # What is half is thrown away: it needs no journal of its own.
+        writer.execute("pragma journal_mode = off")
         # In one step: a copy in several starts anew at each commit of another process, and a
         # reader of a write-ahead log stops no writer.
         reader.backup(writer)
