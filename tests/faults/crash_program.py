@@ -80,6 +80,7 @@ packers = Service(
     schema=["create table if not exists effects (number integer, process integer)"],
 )
 tappers = Service("tappers")
+nobody = Service("nobody")
 
 
 @packers.on(PLACED)
@@ -368,14 +369,20 @@ async def tap(folder: Path, faults: Faults) -> None:
 
 
 async def redrive(folder: Path, faults: Faults) -> None:
-    """`callcast dlq redrive`, without the command line around it."""
-    async with bus_of(folder, tappers, faults) as bus:
+    """`callcast dlq redrive`, again and again until no letter is left.
+
+    What a killed redrive had in its hands is free again a moment later.
+    """
+    async with bus_of(folder, nobody, faults) as bus:
+        broker = bus._engine.running.broker
         wanted = Wanted(group=packers.name)
         clock = system_ports("sqlite:///").clock
-        sending = Redrive(bus._engine.running.broker, wanted, clock=clock, by="a test")
-        async with contextlib.aclosing(sending()) as results:
-            async for result in results:
-                print(result.id, result.error, flush=True)
+        while (await broker.lag(packers.handlers[0].source)).dead:
+            sending = Redrive(broker, wanted, clock=clock, by="a test")
+            async with contextlib.aclosing(sending()) as results:
+                async for result in results:
+                    print(result.id, result.error, flush=True)
+            await asyncio.sleep(0.05)
 
 
 async def purge(folder: Path, faults: Faults) -> None:
@@ -406,7 +413,7 @@ async def again(folder: Path, faults: Faults) -> None:
 
 async def garbage(folder: Path, faults: Faults) -> None:
     """Publish bytes that are no order."""
-    async with bus_of(folder, tappers, faults) as bus:
+    async with bus_of(folder, nobody, faults) as bus:
         body = b"\xff\x00 no order"
         message = Message("garbage", "elsewhere", PLACED.name, PLACED.topic, body, key="g")
         await bus._engine.running.broker.publish([message])
@@ -414,7 +421,7 @@ async def garbage(folder: Path, faults: Faults) -> None:
 
 async def look(folder: Path, faults: Faults) -> None:
     """Print how often each message of the packers was put off."""
-    async with bus_of(folder, tappers, faults) as bus:
+    async with bus_of(folder, nobody, faults) as bus:
         broker = bus._engine.running.broker
         assert isinstance(broker, Browses)
         for part in (Part.READY, Part.DELAYED):
@@ -424,7 +431,7 @@ async def look(folder: Path, faults: Faults) -> None:
 
 async def dead(folder: Path, faults: Faults) -> None:
     """Print the dead letters of the packers."""
-    async with bus_of(folder, tappers, faults) as bus:
+    async with bus_of(folder, nobody, faults) as bus:
         async for letter, message in browse(bus._engine.running.broker, Wanted(group=packers.name)):
             print(letter.id, message.body.hex(), letter.reason, flush=True)
 
