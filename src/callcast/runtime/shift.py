@@ -37,6 +37,8 @@ UNSETTLED_FACTOR = 2
 """At most so many verdicts for each slot wait to be settled; then fetching stops."""
 TROUBLES_MAX = 3
 """Failures of the broker in a row that open the kill switch: one is a blip, no outage."""
+EMPTY_PAUSE = 0.1
+"""Seconds before the next fetch after one that brought nothing and did not even wait."""
 GRACE = 1.0 / 3.0
 """Share of a lease that a delivery is still renewed after its timeout, to end and be settled."""
 
@@ -165,9 +167,11 @@ class Shift:
         return self._switch.admits(self._clock.now(), is_quiet=self.is_quiet) or 0
 
     async def _fetch(self, limit: int) -> None:
+        wait = self._upkeep.settings.fetch_wait
+        began = self._clock.now()
         self._is_fetching = True
         try:
-            batch = await self._consumer.fetch(limit, self._upkeep.settings.fetch_wait)
+            batch = await self._consumer.fetch(limit, wait)
         except Exception as error:  # noqa: BLE001 - whatever it was, the answer is to ask again
             self._is_fetching = False
             pause = self._backoff.next()
@@ -179,6 +183,9 @@ class Shift:
         self._backoff.reset()
         self._calm()
         self._receive(batch)
+        if not batch and self._clock.now() < began + wait / 2:
+            # A consumer that was closed under our feet no longer waits: it must not spin the loop.
+            await self._clock.sleep(EMPTY_PAUSE)
 
     def _receive(self, batch: Sequence[Delivery]) -> None:
         if batch:

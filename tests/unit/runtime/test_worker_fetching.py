@@ -244,3 +244,18 @@ async def test_what_is_settled_is_not_renewed_and_what_is_refused_is(stage: Stag
     await stage.clock.advance(50.0)
     assert stage.consumer.verdicts == [("1", "Done")]
     assert len(stage.consumer.renewed) <= 2
+
+
+@on_stage()
+async def test_a_consumer_that_no_longer_waits_does_not_spin_the_loop(stage: Stage) -> None:
+    async def at_once(limit: int, wait: float) -> list[Delivery]:
+        stage.consumer.limits.append(limit)
+        return []
+
+    worker = await stage.worker()
+    stage.consumer.fetch = at_once  # type: ignore[method-assign]
+    await stage.give(delivery("1"))
+    fetches = len(stage.consumer.limits)
+    await stage.clock.advance(1.0)
+    assert 9 <= len(stage.consumer.limits) - fetches <= 10
+    assert worker.state == "running"

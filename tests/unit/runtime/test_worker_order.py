@@ -120,5 +120,6 @@ async def test_once_that_fetch_has_returned_the_key_may_go_on_without_its_head(
     await stage.worker()
     await stage.give(delivery("1", key="k"))
     await stage.give()  # the fetch that was under way brings nothing
+    await stage.clock.advance(1.0)
     await stage.give(delivery("2", key="k"))  # the head was handled by somebody else meanwhile
     assert stage.began == ["1", "2"]

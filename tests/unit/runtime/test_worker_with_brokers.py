@@ -62,9 +62,11 @@ class Crew:
         if self.source.ordered and (self.next[key] != int(number) or key in self.running):
             self.disorder.append(f"{work.id} ran, expected {self.next[key]}")
         self.running.add(key)
-        if self.dice.random() < 0.5:
-            await asyncio.sleep(self.dice.choice([0, 0, 0.001, 0.003]))
-        self.running.discard(key)
+        try:
+            if self.dice.random() < 0.5:
+                await asyncio.sleep(self.dice.choice([0, 0, 0.001, 0.003]))
+        finally:
+            self.running.discard(key)
         outcome = self.dice.choices(
             [DONE, Later(0.01), Release(0.0), Release(0.01), Dead("no")], [70, 10, 5, 5, 10]
         )[0]
@@ -111,21 +113,103 @@ async def test_whatever_handlers_answer_nothing_is_lost_and_each_key_is_in_order
     await broker.ensure(["orders"], [source])
     crew = Crew(broker, source, seed)
     workers = [crew.worker() for _ in range(WORKERS)]
-    for worker in workers:
-        await worker.start()
-    await crew.publish()
-    await asyncio.sleep(0.05)
-    # One is drained in the middle and another takes its place.
-    await workers[0].drain(crew.clock.now() + 0.002)
-    workers[0] = crew.worker()
-    await workers[0].start()
-    await crew.is_done()
-    until = crew.clock.now() + 5
-    await asyncio.gather(*(worker.drain(until) for worker in workers))
-    await crew.tasks.close()
+    try:
+        for worker in workers:
+            await worker.start()
+        await crew.publish()
+        await asyncio.sleep(0.05)
+        # One is drained in the middle and another takes its place.
+        await workers[0].drain(crew.clock.now() + 0.002)
+        workers.append(crew.worker())
+        await workers[-1].start()
+        await crew.is_done()
+    finally:
+        until = crew.clock.now() + 5
+        await asyncio.gather(*(worker.drain(until) for worker in workers))
+        await crew.tasks.close()
     assert crew.disorder == []
     assert crew.failures == []
     assert crew.observer.of(LeaseLost) == []
     assert set(crew.finished.values()) == {1}
     lag = await broker.lag(source)
+    assert (lag.ready, lag.leased, lag.delayed) == (0, 0, 0)
+
+
+async def test_a_hung_handlers_message_goes_to_somebody_else_and_its_late_verdict_is_lost(
+    broker: Broker,
+) -> None:
+    await broker.ensure(["orders"], [Source("orders", "mail")])
+    crew = Crew(broker, Source("orders", "mail"), seed=0)
+    began: list[str] = []
+    first_may_end = asyncio.Event()
+
+    async def hangs_once(work: Work) -> Outcome:
+        began.append(work.id)
+        if len(began) == 1:
+            await first_may_end.wait()
+        return DONE
+
+    subscription = Subscription(
+        source=crew.source,
+        contract=EVENT,
+        service="mail",
+        handler="hangs_once",
+        run=hangs_once,
+        slots=1,
+        timeout=0.3,
+        lease=0.6,
+    )
+    ports = ports_with(crew.clock, crew.observer)
+    workers = [
+        Worker(broker, subscription, ports=ports, tasks=crew.tasks, leases=crew.leases)
+        for _ in range(2)
+    ]
+    try:
+        for worker in workers:
+            await worker.start()
+        start = crew.clock.now()
+        await broker.publish([message("1")])
+        while len(began) < 2:
+            assert crew.clock.now() < start + 30
+            await asyncio.sleep(0.01)
+        # Renewed until its timeout had passed, and a lease after that at most.
+        assert crew.clock.now() - start >= 0.3
+        first_may_end.set()
+        while not crew.observer.of(LeaseLost):
+            assert crew.clock.now() < start + 30
+            await asyncio.sleep(0.01)
+    finally:
+        until = crew.clock.now() + 5
+        await asyncio.gather(*(worker.drain(until) for worker in workers))
+        await crew.tasks.close()
+    assert crew.observer.of(LeaseLost) == [LeaseLost("orders/mail", 1)]
+    assert (await broker.lag(crew.source)).leased == 0
+
+
+async def test_a_message_released_at_shutdown_is_not_counted(broker: Broker) -> None:
+    await broker.ensure(["orders"], [Source("orders", "mail")])
+    crew = Crew(broker, Source("orders", "mail"), seed=0)
+    works: list[Work] = []
+
+    async def waits(work: Work) -> Outcome:
+        works.append(work)
+        if len(works) < 4:
+            await asyncio.Event().wait()
+        return DONE
+
+    await broker.publish([message("1")])
+    for count in range(1, 5):
+        subscription = Subscription(
+            source=crew.source, contract=EVENT, service="mail", handler="waits", run=waits
+        )
+        ports = ports_with(crew.clock, crew.observer)
+        worker = Worker(broker, subscription, ports=ports, tasks=crew.tasks, leases=crew.leases)
+        await worker.start()
+        start = crew.clock.now()
+        while len(works) < count:
+            assert crew.clock.now() < start + 30
+            await asyncio.sleep(0.005)
+        await worker.drain(crew.clock.now())
+    assert [(work.round, work.crashes) for work in works] == [(0, 0)] * 4
+    lag = await broker.lag(crew.source)
     assert (lag.ready, lag.leased, lag.delayed) == (0, 0, 0)
