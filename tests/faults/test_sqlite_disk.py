@@ -18,6 +18,7 @@ import pytest
 from sqlite_child import SOURCE, broker_at, message
 
 from callcast.brokers.sqlite import SqliteBroker, backup, files
+from callcast.brokers.sqlite.engine import TRIM_EVERY
 from callcast.core.errors import Misuse, NotSent, Unavailable, Unpublished
 from callcast.core.outcome import DONE, Later
 from callcast.ports.broker import Consumer, Lag, Source, Unsettled
@@ -76,8 +77,11 @@ async def test_a_disk_that_fills_up_is_an_error_and_nothing_else(small_disk: Pat
         try:
             await broker.publish(batch)
         except Unpublished as error:
-            refused += [one.id or "" for one in error.errors if isinstance(one, NotSent)]
-            assert "make room" in str(error)
+            refused += [
+                one.id or ""
+                for one in error.errors
+                if isinstance(one, NotSent) and "make room" in str(one)
+            ]
         else:
             acknowledged += [one.id for one in batch]
         if len(refused) > 30:
@@ -297,12 +301,12 @@ async def test_numbers_are_not_used_again_after_the_log_was_empty(path: Path) ->
     for run in range(3):
         broker = await opened(path)
         consumer = await broker.consume(SOURCE)
-        for number in range(40):  # enough leases for a trim
+        for number in range(TRIM_EVERY):
             await broker.publish([message(f"{run}-{number}")])
             assert await names(consumer) == [f"{run}-{number}"]
-        await broker.ensure([], [Source("t", f"late{run}")])
-        await broker.retire(Source("t", f"late{run}"))
         await broker.close()
+        with closing(sqlite3.connect(path)) as cx:
+            assert cx.execute("select count(*) from log_1").fetchone() == (0,)
 
 
 async def test_a_file_of_a_newer_version_is_refused_and_left_alone(path: Path) -> None:
