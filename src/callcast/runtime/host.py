@@ -22,12 +22,14 @@ from callcast.runtime.envelope import REPLY_TO
 from callcast.runtime.handlers import Bound, Injection, bind, wants_transaction
 from callcast.runtime.house import House
 from callcast.runtime.inbox import Inbox
+from callcast.runtime.outbox_feed import OutboxSettings
 from callcast.runtime.relay import Relay
 from callcast.runtime.replies import AnswerErrors, reply_to
-from callcast.runtime.service import Handler, Service
 from callcast.runtime.sending import trace_headers
+from callcast.runtime.service import Handler, Service
 from callcast.runtime.serving import Served
 from callcast.runtime.subscription import Subscription, WorkerSettings
+from callcast.runtime.sweeper import Sweeper
 from callcast.runtime.transaction import Transaction, Units
 from callcast.runtime.worker import Worker
 
@@ -43,6 +45,7 @@ class Host:
         self._database: Database | None = None
         self.units: Units | None = None
         self._relay: Worker | None = None
+        self._sweeper: Sweeper | None = None
         self.workers: list[Worker] = []
 
     @property
@@ -67,6 +70,9 @@ class Host:
         """Start the relay and the workers; their topics exist by now."""
         if self._relay is not None:
             await self._relay.start()
+        if self._sweeper is not None:
+            name = f"purge of the inbox of {self.service.name}"
+            self._house.tasks.start(self._sweeper.run(), name=name)
         for worker in self.workers:
             await worker.start()
 
@@ -101,12 +107,17 @@ class Host:
             ports=house.ports,
             ensure=house.broker.ensure,
         )
-        self._relay = relay.worker(house.tasks)
+        outbox = OutboxSettings(retention=house.settings.outbox_retention)
+        self._relay = relay.worker(house.tasks, settings=outbox, leases=house.leases)
+        retention = house.settings.inbox_retention
+        self._sweeper = Sweeper(self.units, house.broker, retention=retention)
 
     def _bind(self, handler: Handler) -> None:
         house = self._house
         bound = bind(handler, self._injection(), house.executor)
         contract = handler.contract
+        if self._sweeper is not None and bound.takes_transaction:
+            self._sweeper.add(handler.group, handler.source if is_consumed(handler) else None)
         if isinstance(contract, Operation):
             inbox = self._inbox(handler) if bound.takes_transaction else None
             run = chain(recipes.serve(house.ports, inbox), _answering(bound))

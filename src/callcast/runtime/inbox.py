@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace
@@ -24,8 +24,6 @@ R = TypeVar("R")
 
 RUN_UNKNOWN = "callcast-run-unknown"
 """Header of a redriven message: its operator says that it may run though the inbox forgot it."""
-
-PURGE_BATCH = 500
 
 
 class Inbox:
@@ -161,25 +159,6 @@ class Inbox:
             return False
         units = self._units
         return message.time < await units.inbox.watermark(units.database, self._group)
-
-
-async def sweep(
-    units: Units, consumer: str, *, retention: float, oldest: Callable[[], Awaitable[float]]
-) -> int:
-    """Purge the inbox of one consumer of rows older than `retention` seconds; how many went.
-
-    `oldest` gives the age in seconds of the oldest message that still waits for this consumer,
-    delayed and dead ones included (`Lag.oldest`): the purge never passes it.
-    """
-    swept = 0
-    age = max(retention, await oldest())
-    while True:
-        async with units.database.begin() as session:
-            batch = await units.inbox.purge(session, consumer, retention=age, limit=PURGE_BATCH)
-            units.ports.failpoints("inbox.in_purge")
-        swept += batch
-        if batch < PURGE_BATCH:
-            return swept
 
 
 def _hash(name: str, payload: bytes) -> bytes:

@@ -24,7 +24,8 @@ from callcast.core.errors import Busy, CommitUnknown, Duplicate, Misuse, Refused
 from callcast.core.outcome import DONE, Dead, Later, Outcome, Release
 from callcast.core.work import Kind, Next, Work
 from callcast.ports.observer import DuplicateSeen
-from callcast.runtime.inbox import RUN_UNKNOWN, Inbox, sweep
+from callcast.runtime.inbox import RUN_UNKNOWN, Inbox
+from callcast.runtime.sweeper import sweep
 from callcast.runtime.transaction import AMBIENT_TRANSACTION, Transaction
 from callcast.stores.inbox import Arrival
 from callcast.testing.faults import Faults, InjectedError
