@@ -45,6 +45,7 @@ SERVICE = "callcast.service"
 # Values of attributes.
 OTHER = "_OTHER"
 """Stands for every value beyond the bound of distinct ones (a value of the conventions)."""
+CREATE = "create"
 PROCESS = "process"
 PUBLISH = "publish"
 SEND = "send"

@@ -15,6 +15,7 @@ from opentelemetry import metrics, trace
 from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import Link, Span, StatusCode, Tracer
 
+from callcast.core.context import AMBIENT
 from callcast.core.outcome import Dead, Later
 from callcast.core.work import Kind, Work
 from callcast.ports.clock import Clock
@@ -22,7 +23,7 @@ from callcast.ports.observer import Fact, WorkSpan
 from callcast.telemetry import names
 from callcast.telemetry.instruments import Instruments
 from callcast.telemetry.logs import FactLog
-from callcast.telemetry.propagation import extracted, incoming, injected, passed_on
+from callcast.telemetry.propagation import creation, extracted, incoming, injected, passed_on
 from callcast.telemetry.spans import (
     Described,
     attempt_labels,
@@ -86,7 +87,8 @@ class OtelObserver:
             return self._begin_handling(work, what)
         if work.kind is Kind.SERVE:
             return self._begin_serving(work, what)
-        return _Started(self._tracer.start_span(what.name, None, what.kind, what.attributes))
+        came = creation(work)
+        return _Started(self._tracer.start_span(what.name, came, what.kind, what.attributes), came)
 
     def attempt(self, work: Work, url: str) -> WorkSpan:
         """Start the span of one attempt at `url`, and time it."""
@@ -107,7 +109,9 @@ class OtelObserver:
 
     def carrier(self, work: Work) -> Mapping[str, str]:
         """Headers to send along: the current context, or what came in when nobody records."""
-        return injected() if self.is_tracing else passed_on(work.context)
+        if self.is_tracing:
+            return injected()
+        return passed_on(AMBIENT.get() if work.context is None else work.context)
 
     def measure(self, work: Work, took: float, error: BaseException | None) -> None:
         """Record how long the work took, in seconds."""

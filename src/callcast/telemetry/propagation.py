@@ -44,6 +44,18 @@ def message_carrier(message: Message) -> Mapping[str, str]:
     return carrier
 
 
+def creation(work: Work) -> OtelContext | None:
+    """The context in which a message that is published now was created, if that was earlier.
+
+    What leaves an outbox goes on with the trace of the transaction that put it there; None means
+    the current context.
+    """
+    message = work.message
+    if work.kind is not Kind.PUBLISH or message is None or message.traceparent is None:
+        return None
+    return extracted(message_carrier(message))
+
+
 def extracted(carrier: Mapping[str, str]) -> OtelContext:
     """The context that came in, empty when there was none; nothing ambient is in it."""
     if not carrier:

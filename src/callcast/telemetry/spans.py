@@ -6,6 +6,7 @@
 | one attempt of it   | CLIENT   | ``{method} {path}``   |
 | SERVE               | SERVER   | ``{method} {route}``  |
 | PUBLISH             | PRODUCER | ``publish {topic}``   |
+| into an outbox      | PRODUCER | ``create {topic}``    |
 | CONSUME             | CONSUMER | ``process {topic}``   |
 
 Neither payloads nor query strings become attributes, and names hold templates, never ids.
@@ -51,7 +52,8 @@ def described(work: Work, system: str) -> Described:
     attributes = {**labels, **_message_attributes(work)}
     topic = labels[names.MESSAGING_DESTINATION]
     if work.kind is Kind.PUBLISH:
-        return Described(f"{names.PUBLISH} {topic}", SpanKind.PRODUCER, attributes)
+        act = labels[names.MESSAGING_OPERATION]
+        return Described(f"{act} {topic}", SpanKind.PRODUCER, attributes)
     attributes |= {names.ROUND: work.round, names.CRASHES: work.crashes}
     return Described(f"{names.PROCESS} {topic}", SpanKind.CONSUMER, attributes)
 
@@ -100,10 +102,10 @@ def served_labels(work: Work) -> Attributes:
 
 def message_labels(work: Work, system: str) -> Attributes:
     """Labels of a message that is published or processed."""
-    is_sent = work.kind is Kind.PUBLISH
+    act, kind = _act(work)
     labels: Attributes = {
-        names.MESSAGING_OPERATION: names.PUBLISH if is_sent else names.PROCESS,
-        names.MESSAGING_OPERATION_TYPE: names.SEND if is_sent else names.PROCESS,
+        names.MESSAGING_OPERATION: act,
+        names.MESSAGING_OPERATION_TYPE: kind,
         names.MESSAGING_SYSTEM: system,
         names.MESSAGING_DESTINATION: _topic(work),
     }
@@ -152,6 +154,14 @@ def _message_attributes(work: Work) -> Attributes:
     if message.correlation_id is not None:
         attributes[names.MESSAGING_CONVERSATION] = message.correlation_id
     return attributes
+
+
+def _act(work: Work) -> tuple[str, str]:
+    """Name and type of what is done with a message."""
+    if work.kind is Kind.CONSUME:
+        return names.PROCESS, names.PROCESS
+    # Nobody waits for what has no deadline: a transaction creates it, and it leaves later.
+    return (names.CREATE, names.CREATE) if work.deadline is None else (names.PUBLISH, names.SEND)
 
 
 def _topic(work: Work) -> str:

@@ -112,7 +112,7 @@ def serving(**headers: str) -> Work:
 
 
 def publishing(**changes: object) -> Work:
-    return Work(Kind.PUBLISH, "orders.placed", "m-1", PLACED, **changes)  # type: ignore[arg-type]
+    return Work(Kind.PUBLISH, "orders.placed", "m-1", PLACED, **{"deadline": 105.0, **changes})  # type: ignore[arg-type]
 
 
 def consuming(of: Message | None = None) -> Work:

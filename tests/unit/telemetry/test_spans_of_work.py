@@ -16,11 +16,13 @@ from telemetry_kit import (
     Watched,
     calling,
     consuming,
+    context,
     message,
     publishing,
     serving,
 )
 
+from callcast.core.context import AMBIENT
 from callcast.core.errors import NotSent, Refused, Remote, Unanswered, Undecodable
 from callcast.core.outcome import DONE, Dead, Later, Release
 from callcast.core.work import Kind, Work
@@ -188,11 +190,30 @@ def test_publishing_is_a_producer_span_and_its_carrier_names_it() -> None:
     }
 
 
+def test_what_leaves_an_outbox_goes_on_with_the_trace_that_it_was_created_in() -> None:
+    watched = Watched()
+    work = publishing(message=message(), deadline=None)
+    span = watched.observer.begin(work)
+    carrier = watched.observer.carrier(work)
+    span.end()
+    later = publishing(message=message(traceparent=carrier["traceparent"]))
+    span = watched.observer.begin(later)
+    carrier = watched.observer.carrier(later)
+    span.end()
+    created, sent = watched.spans
+    assert created.name == "create orders.placed"
+    assert created.kind is sent.kind is SpanKind.PRODUCER
+    assert sent.name == "publish orders.placed"
+    assert sent.parent is not None
+    assert sent.parent.span_id == created.context.span_id
+    assert carrier["traceparent"].split("-")[2] == trace.format_span_id(sent.context.span_id)
+
+
 def test_publishing_without_a_message_yet_is_named_by_its_contract() -> None:
     watched = Watched()
     watched.observer.begin(publishing()).end()
-    watched.observer.begin(Work(Kind.PUBLISH, "inventory.stock", "m-2", STOCK)).end()
-    watched.observer.begin(Work(Kind.PUBLISH, "guarded", "m-3")).end()
+    watched.observer.begin(Work(Kind.PUBLISH, "inventory.stock", "m-2", STOCK, deadline=1.0)).end()
+    watched.observer.begin(Work(Kind.PUBLISH, "guarded", "m-3", deadline=1.0)).end()
     assert [s.name for s in watched.spans] == [
         "publish orders.placed",
         "publish inventory.stock",
@@ -327,6 +348,15 @@ def test_what_came_in_is_passed_on_as_it_is_while_nobody_records() -> None:
     headers = {"traceparent": "99-odd-but-theirs", "tracestate": "a=b", "accept": "x"}
     work = serving(**headers)
     assert observer.carrier(work) == {"traceparent": "99-odd-but-theirs", "tracestate": "a=b"}
+
+
+def test_a_message_goes_on_with_what_its_handler_was_given_while_nobody_records() -> None:
+    observer = OtelObserver(StillClock())
+    token = AMBIENT.set(context(traceparent=TRACEPARENT))
+    try:
+        assert observer.carrier(publishing()) == {"traceparent": TRACEPARENT}
+    finally:
+        AMBIENT.reset(token)
 
 
 def test_an_sdk_that_comes_late_is_found_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
