@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from callcast.ports.broker import Delivery
@@ -29,30 +29,33 @@ class _Lane:
     """Given back and not settled yet: while there are any, the lane is shut."""
     known: set[str] = field(default_factory=set[str])
     """Ids given back: seen again, they were handed out after that, so they may run."""
+    is_ajar: bool = False
+    """All is settled, but a fetch that began before that has not returned yet."""
 
 
 class Lanes:
     """One lane per key that has something out.
 
-    | the key is | arrives                      | ended, goes on     | ended, given back          | settled                        | fetched |
-    |------------|------------------------------|--------------------|----------------------------|--------------------------------|---------|
-    | free       | runs: busy                   | -                  | -                          | -                              | -       |
-    | busy       | waits behind                 | next runs, or free | with those behind it: shut | -                              | -       |
-    | shut       | waits                        | -                  | -                          | known: runs: busy; else back: shut; nothing waits: ajar | - |
-    | ajar       | known: runs: busy; else back: shut | -            | -                          | -                              | free    |
+    | the key is | arrives                            | ended, goes on     | ended, given back          | settled                        | fetched |
+    |------------|------------------------------------|--------------------|----------------------------|--------------------------------|---------|
+    | free       | runs: busy                         | -                  | -                          | -                              | -       |
+    | busy       | waits behind                       | next runs, or free | with those behind it: shut | -                              | -       |
+    | shut       | waits                              | stays shut         | with those behind it       | known: runs: busy; else back: shut; nothing waits: ajar | - |
+    | ajar       | known: runs: busy; else back: shut | stays ajar         | shut                       | -                              | free    |
 
     Given back (`Later`, `Release`, a parked `Dead`) means that the broker hands the key out again,
     from the first message that is not finished. Until it has settled that, and until a fetch that
     was under way at that moment has returned, what arrives of the key may have been handed out
     before and would overtake: it goes back too. A delivery whose id was given back and which is
-    here again was handed out afterwards: it shows that the broker has caught up.
+    here again was handed out afterwards: it shows that the broker has caught up. A key can be shut
+    or ajar though its head still runs, after `withdraw`; then what would run waits behind it.
 
     Messages without a key are not laned: do not hand them in.
     """  # noqa: E501 - a table
 
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}  # changed by the worker's own calls only
-        self._ajar: dict[str, set[str]] = {}  # the same; what is known of each key
+        self._ajar: set[str] = set()  # the keys that are, so that `fetched` need not look for them
         self._away = 0
 
     @property
@@ -64,29 +67,27 @@ class Lanes:
         """Take in a delivery, in the order in which the broker handed it over."""
         key = _key(delivery)
         lane = self._lanes.get(key)
-        if lane is not None:
-            lane.waiting.append(delivery)
-            return Place.WAIT
-        lane = self._lanes[key] = _Lane()
-        known = self._ajar.pop(key, None)
-        if known is None or delivery.message.id in known:
+        if lane is None:
+            self._lanes[key] = _Lane()
             return Place.RUN
-        lane.is_running = False
-        lane.known = known
-        self._send(lane, [delivery])
-        return Place.BACK
+        if lane.is_ajar:
+            lane.is_ajar = False
+            if delivery.message.id not in lane.known:
+                self._send(lane, [delivery])
+                return Place.BACK
+            if not lane.is_running:
+                lane.is_running = True
+                return Place.RUN
+        lane.waiting.append(delivery)
+        return Place.WAIT
 
     def go_on(self, delivery: Delivery) -> Delivery | None:
         """`delivery` ended and its key goes on; the next of the key, which runs now."""
         key = _key(delivery)
         lane = self._lanes[key]
         lane.is_running = False
-        if lane.away:
-            return None
-        if lane.waiting:
-            lane.is_running = True
-            return lane.waiting.popleft()
-        del self._lanes[key]
+        if not lane.away:
+            return self._next(key, lane)
         return None
 
     def give_back(self, delivery: Delivery) -> Sequence[Delivery]:
@@ -95,6 +96,7 @@ class Lanes:
         lane.is_running = False
         behind = tuple(lane.waiting)
         lane.waiting.clear()
+        lane.known.clear()  # what was given back earlier comes after this one
         self._send(lane, [delivery, *behind])
         return behind
 
@@ -104,6 +106,7 @@ class Lanes:
         for lane in self._lanes.values():
             if lane.is_running and lane.waiting:
                 taken += lane.waiting
+                lane.known.clear()
                 self._send(lane, lane.waiting)
                 lane.waiting.clear()
         return taken
@@ -120,7 +123,7 @@ class Lanes:
             return None
         lane.away.discard(delivery)
         self._away -= 1
-        if lane.away or lane.is_running:
+        if lane.away:
             return None
         stale: list[Delivery] = []
         while lane.waiting and lane.waiting[0].message.id not in lane.known:
@@ -128,22 +131,36 @@ class Lanes:
         if stale:
             self._send(lane, stale)
             return Onward(None, stale)
-        if lane.waiting:
-            lane.is_running = True
-            return Onward(lane.waiting.popleft(), ())
-        del self._lanes[key]
-        if is_fetching:
-            self._ajar[key] = lane.known
-        return None
+        if is_fetching and not lane.waiting:
+            lane.is_ajar = True
+            self._ajar.add(key)
+        following = None if lane.is_running else self._next(key, lane)
+        return None if following is None else Onward(following, ())
 
     def fetched(self) -> None:
         """The fetch that was under way has returned, and what it brought has arrived."""
+        for key in self._ajar:
+            lane = self._lanes.get(key)
+            if lane is not None and lane.is_ajar:
+                lane.is_ajar = False
+                if not lane.is_running:
+                    del self._lanes[key]
         self._ajar.clear()
 
-    def _send(self, lane: _Lane, deliveries: Sequence[Delivery] | deque[Delivery]) -> None:
+    def _next(self, key: str, lane: _Lane) -> Delivery | None:
+        if lane.waiting:
+            lane.is_running = True
+            return lane.waiting.popleft()
+        if not lane.is_ajar:
+            del self._lanes[key]
+        return None
+
+    def _send(self, lane: _Lane, deliveries: Iterable[Delivery]) -> None:
+        before = len(lane.away)
         lane.away.update(deliveries)
         lane.known.update(delivery.message.id for delivery in deliveries)
-        self._away += len(deliveries)
+        self._away += len(lane.away) - before
+        lane.is_ajar = False
 
 
 @dataclass(frozen=True, slots=True)

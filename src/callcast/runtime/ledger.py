@@ -25,10 +25,10 @@ class Ledger:
         if tell is None:
             return
         waited = max(0.0, self._clock.wall() - delivery.message.time)
-        word = type(outcome).__name__.lower()
         if isinstance(outcome, Done):
-            tell(Settled(self._source, word, delivery.round + 1, waited))
+            tell(Settled(self._source, "done", delivery.round + 1, waited))
             return
+        word = type(outcome).__name__.lower()
         attempts, error = delivery.round + 1, outcome.reason
         if isinstance(outcome, (Later, Dead)):
             attempts = int(outcome.notes.get("callcast-attempts", attempts))

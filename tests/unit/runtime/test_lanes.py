@@ -126,6 +126,59 @@ def test_withdrawn_are_those_behind_and_the_head_runs_on() -> None:
     assert lanes.settled(second, is_fetching=False) == Onward(None, [late])
 
 
+def test_what_arrives_between_the_withdrawal_and_its_settle_goes_back_too() -> None:
+    lanes = Lanes()
+    head, second, third = of("1"), of("2"), of("3")
+    lanes.arrive(head)
+    lanes.arrive(second)
+    lanes.withdraw()
+    lanes.arrive(third)
+    assert lanes.settled(second, is_fetching=True) == Onward(None, [third])
+    assert lanes.settled(third, is_fetching=True) is None
+    late = of("4")
+    assert lanes.arrive(late) is Place.BACK  # of a fetch that was under way
+    assert lanes.settled(late, is_fetching=True) is None
+    again = of("2")
+    assert lanes.arrive(again) is Place.WAIT
+    assert lanes.go_on(head) is again
+
+
+def test_a_head_that_ends_while_its_key_is_ajar_leaves_it_ajar() -> None:
+    lanes = Lanes()
+    head, second = of("1"), of("2")
+    lanes.arrive(head)
+    lanes.arrive(second)
+    lanes.withdraw()
+    lanes.settled(second, is_fetching=True)
+    assert lanes.go_on(head) is None
+    assert lanes.arrive(of("3")) is Place.BACK
+
+
+def test_what_was_known_earlier_does_not_overtake_a_head_that_goes_back_now() -> None:
+    lanes = Lanes()
+    head, second, again = of("1"), of("2"), of("2")
+    lanes.arrive(head)
+    lanes.arrive(second)
+    lanes.withdraw()
+    lanes.settled(second, is_fetching=False)
+    lanes.give_back(head)
+    lanes.arrive(again)  # handed out before the head was back
+    assert lanes.settled(head, is_fetching=False) == Onward(None, [again])
+
+
+def test_a_fetch_that_returns_while_the_head_runs_leaves_it_running() -> None:
+    lanes = Lanes()
+    head, second = of("1"), of("2")
+    lanes.arrive(head)
+    lanes.arrive(second)
+    lanes.withdraw()
+    lanes.settled(second, is_fetching=True)
+    lanes.fetched()
+    following = of("7")
+    assert lanes.arrive(following) is Place.WAIT
+    assert lanes.go_on(head) is following
+
+
 def test_withdrawn_and_settled_while_the_head_still_runs() -> None:
     lanes = Lanes()
     head, second = of("1"), of("2")
@@ -205,9 +258,10 @@ def test_whatever_happens_a_key_runs_in_order(  # noqa: C901 - a model in one pi
         in_flight.clear()
         lanes.fetched()
 
-    for step in data.draw(st.lists(st.sampled_from("hafbws"), min_size=25, max_size=80)):
+    drawn = data.draw(st.lists(st.sampled_from("hafbws"), min_size=25, max_size=80))
+    for place, step in enumerate([*drawn, *"safh" * 40]):
         if step == "h" and not in_flight:
-            in_flight.extend(broker.take(data.draw(st.integers(1, 3))))
+            in_flight.extend(broker.take(1 + place % 3))
         elif step == "a":
             arrive()
         elif step == "f" and running:
@@ -237,3 +291,4 @@ def test_whatever_happens_a_key_runs_in_order(  # noqa: C901 - a model in one pi
                         run(onward.run)
     assert done == sorted(done)
     assert done == list(range(len(done)))
+    assert len(done) >= 20, "once nothing goes wrong it gets on"
