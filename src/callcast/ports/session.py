@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias, TypeVar, runtime_checkable
+
+R = TypeVar("R")
 
 Value: TypeAlias = str | bytes | int | float | None
 Row: TypeAlias = tuple[Value, ...]
@@ -27,6 +29,22 @@ class Session(Protocol):
 
 
 @runtime_checkable
+class Gathers(Protocol):
+    """A session that can run several statements in one go."""
+
+    async def gather(self, steps: Callable[[Session], Coroutine[object, None, R]]) -> R:
+        """Run steps that await nothing but the session they are given; their result."""
+        ...
+
+
+async def in_one_go(session: Session, steps: Callable[[Session], Coroutine[object, None, R]]) -> R:
+    """Run steps that await nothing but their session, without a hop for each where that spares."""
+    if isinstance(session, Gathers):
+        return await session.gather(steps)
+    return await steps(session)
+
+
+@runtime_checkable
 class Database(Protocol):
     """Opens transactions."""
 
@@ -35,8 +53,13 @@ class Database(Protocol):
         """``sqlite``, ``postgresql`` or ``mysql``: which SQL text the stores use."""
         ...
 
-    def begin(self, *, wait: float = 5.0) -> AbstractAsyncContextManager[Session]:
+    def begin(
+        self, *, wait: float = 5.0, is_durable: bool = True
+    ) -> AbstractAsyncContextManager[Session]:
         """A write transaction: commits on a clean exit, rolls back on any error.
+
+        `is_durable=False` is for what may be lost with the machine, though not with the process:
+        marks whose loss only repeats what an inbox removes. It spares the wait for the disk.
 
         Raises `Busy` when no lock came within `wait` seconds, `Unavailable` when the database is
         away, `CommitUnknown` when the reply to COMMIT was lost.

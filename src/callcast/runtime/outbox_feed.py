@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from msgspec import Struct
 
@@ -12,7 +13,7 @@ from callcast.core.errors import Busy, CallcastError, Misuse
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release
 from callcast.ports.broker import Delivery, Lag, Part, Source, Unsettled
 from callcast.ports.observer import OutboxAged
-from callcast.ports.session import Session
+from callcast.ports.session import Session, in_one_go
 from callcast.ports.tasks import Tasks
 from callcast.runtime.lane_lease import LaneLease
 from callcast.runtime.owner import is_dead, this_process
@@ -116,7 +117,11 @@ class Handed(Struct, frozen=True):
 
 
 class OutboxConsumer:
-    """One relay's hold on the lane of its bus."""
+    """One relay's hold on the lane of its bus.
+
+    Its own transactions need not be durable: what of them is lost with the machine goes out once
+    more under the same id.
+    """
 
     def __init__(
         self,
@@ -206,7 +211,7 @@ class OutboxConsumer:
         self._nudged.set()
         epoch = self._lease.epoch
         if epoch is not None:
-            async with self._units.database.begin() as session:
+            async with self._units.database.begin(is_durable=False) as session:
                 await self._outbox.renew(session, epoch, -self._settings.lease)
 
     def _hand_out(self, found: Sequence[Delivery]) -> Sequence[Delivery]:
@@ -259,7 +264,7 @@ class OutboxConsumer:
             return False
         since = self._clock.now()
         try:
-            async with database.begin() as session:
+            async with database.begin(is_durable=False) as session:
                 epoch = await outbox.take(
                     session, self._owner, lease=self._settings.lease, dead=dead
                 )
@@ -282,7 +287,7 @@ class OutboxConsumer:
         try:
             if epoch is None:
                 return False
-            async with self._units.database.begin() as session:
+            async with self._units.database.begin(is_durable=False) as session:
                 is_mine = await self._outbox.renew(session, epoch, self._settings.lease)
         except CallcastError:
             # It ends by itself, or the next look tries again.
@@ -299,18 +304,20 @@ class OutboxConsumer:
         """One transaction for all; False when the lane is another's by now."""
         epoch = self._lease.epoch or 0
         try:
-            async with self._units.database.begin() as session:
+            async with self._units.database.begin(is_durable=False) as session:
                 self._reach("outbox.before_mark")
-                if not await self._outbox.is_mine(session, epoch):
+                steps = partial(self._carry_out, epoch=epoch, verdicts=verdicts)
+                if not await in_one_go(session, steps):
                     return False
-                await self._carry_out(session, epoch, verdicts)
         except CallcastError as error:
             failed = [delivery for delivery, _ in verdicts]
             raise Unsettled(failed=failed, why=str(error)) from error
         self._reach("outbox.after_mark")
         return True
 
-    async def _carry_out(self, session: Session, epoch: int, verdicts: Sequence[Verdict]) -> None:
+    async def _carry_out(self, session: Session, epoch: int, verdicts: Sequence[Verdict]) -> bool:
+        if not await self._outbox.is_mine(session, epoch):
+            return False
         done = [_handed(each).id for each, outcome in verdicts if isinstance(outcome, Done)]
         if done:
             await self._outbox.mark(session, epoch, done)
@@ -320,6 +327,7 @@ class OutboxConsumer:
                 await self._outbox.put_off(session, row, delay=outcome.delay, error=outcome.reason)
             elif isinstance(outcome, Dead):
                 await self._outbox.park(session, row, outcome.reason)
+        return True
 
     async def _rest(self, left: float) -> None:
         """Until a nudge, the next look, or the end of the fetch."""
@@ -343,7 +351,7 @@ class OutboxConsumer:
         try:
             for pending in await self._outbox.pending(self._units.database):
                 self._tell_age(pending)
-            async with self._units.database.begin() as session:
+            async with self._units.database.begin(is_durable=False) as session:
                 cleaned = await self._outbox.clean(session, settings.retention, settings.tidy_batch)
                 self._reach("outbox.in_cleanup")
         except Busy:

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from callcast.core.errors import Duplicate, Misuse
 from callcast.core.message import Message
 from callcast.ports.failpoints import Failpoints
-from callcast.ports.session import Database, Session
+from callcast.ports.session import Database, Session, in_one_go
 from callcast.stores.inbox import Arrival, Inbox, Seen
 from callcast.stores.outbox import Outbox
 
@@ -140,11 +140,14 @@ class Unit:
     async def _write(self, session: Session, reply: bytes | None) -> None:
         self._reach("outbox.after_business_write")
         if self._held:
-            await self._outbox.add(session, self._held)
+            await in_one_go(session, self._add)
         if reply is not None and self.arrival is not None:
             await self._inbox.keep_reply(session, self.arrival, reply)
         self._reach("inbox.before_commit")
         self._reach("outbox.before_commit")
+
+    async def _add(self, session: Session) -> None:
+        await self._outbox.add(session, self._held)
 
     async def _leave(self, error: BaseException) -> None:
         await self._manager.__aexit__(type(error), error, error.__traceback__)

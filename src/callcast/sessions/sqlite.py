@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeAlias, TypeVar, cast
 
 from msgspec import Struct
 
 from callcast.core.errors import Busy, CommitUnknown, Misuse, NotSent, Unavailable
 from callcast.ports.clock import Clock
 from callcast.ports.failpoints import Failpoints, nowhere
-from callcast.ports.session import Row
+from callcast.ports.session import Row, Session
 from callcast.sessions.seat import Seat
 from callcast.sessions.sqlite_driver import MEMORY, connect, primary_code, translated
+
+R = TypeVar("R")
+
+Steps: TypeAlias = Callable[[Session], Coroutine[object, None, R]]
 
 _OURS = frozenset({"begin", "commit", "end"})
 """A handler's transaction is opened and ended by the library."""
@@ -51,10 +55,14 @@ class SqliteDatabase:
         """``sqlite``."""
         return "sqlite"
 
-    def begin(self, *, wait: float = 5.0) -> SqliteTransaction:
-        """A write transaction, ``BEGIN IMMEDIATE``; see `Database.begin`."""
+    def begin(self, *, wait: float = 5.0, is_durable: bool = True) -> SqliteTransaction:
+        """A write transaction, ``BEGIN IMMEDIATE``; see `Database.begin`.
+
+        One that need not be durable is not synced by itself, but with the next one that must be.
+        """
         self._check()
-        return SqliteTransaction(self._writer, self._clock.now() + wait)
+        deadline = self._clock.now() + wait
+        return SqliteTransaction(self._writer, deadline, is_durable=is_durable)
 
     async def read(self, sql: str, *args: object) -> Sequence[Row]:
         """All rows of a query, as last committed. Raises `Busy` or `Unavailable`."""
@@ -108,9 +116,10 @@ class Writer:
         """Let the next one in."""
         self._turn.release()
 
-    async def open(self, deadline: float) -> None:
+    async def open(self, deadline: float, *, is_durable: bool) -> None:
         """``BEGIN IMMEDIATE``, again and again until `deadline` while another process writes."""
-        begin = _Statement(self.path, "begin immediate", ())
+        sync = "full" if is_durable else "normal"
+        begin = _Statement(self.path, "begin immediate", (), before=f"pragma synchronous = {sync}")
         pause = _PAUSE_FIRST
         while True:
             try:
@@ -131,6 +140,10 @@ class Writer:
     async def fetch(self, sql: str, args: tuple[object, ...]) -> Sequence[Row]:
         """One query; a cancelled one is interrupted."""
         return await self.seat.post(_Statement(self.path, sql, args).fetch, is_interruptible=True)
+
+    async def gather(self, steps: Steps[R]) -> R:
+        """Several statements; cancelled, the one that runs is interrupted."""
+        return await self.seat.post(partial(_drive, self.path, steps), is_interruptible=True)
 
     async def commit(self) -> None:
         """``COMMIT``. A cancelled one goes on: the caller does not know how it ended."""
@@ -177,8 +190,9 @@ class SqliteTransaction:
     It breaks by a cancelled statement, and when SQLite itself has rolled it back (disk full).
     """
 
-    def __init__(self, writer: Writer, deadline: float) -> None:
+    def __init__(self, writer: Writer, deadline: float, *, is_durable: bool) -> None:
         self._writer = writer
+        self._is_durable = is_durable
         self._deadline = deadline
         self._is_open = False
         self._broken = ""
@@ -187,7 +201,7 @@ class SqliteTransaction:
         """Wait for turn and lock until the deadline; raises `Busy` or `Unavailable`."""
         await self._writer.take_turn(self._deadline)
         try:
-            await self._writer.open(self._deadline)
+            await self._writer.open(self._deadline, is_durable=self._is_durable)
         except (Busy, Unavailable):
             self._writer.give_turn()
             raise
@@ -234,6 +248,15 @@ class SqliteTransaction:
             self._note(error)
             raise
 
+    async def gather(self, steps: Steps[R]) -> R:
+        """Run steps in one go, in the thread; see `Gathers`."""
+        self._check("")
+        try:
+            return await self._writer.gather(steps)
+        except BaseException as error:
+            self._note(error)
+            raise
+
     def connection(self) -> sqlite3.Connection:
         """The driver's connection, in autocommit mode inside this transaction."""
         self._check("")
@@ -261,16 +284,46 @@ class SqliteTransaction:
             self._broken = f"the database rolled the transaction back: {error}"
 
 
+class _InThread:
+    """The session as steps see it that run in the thread: nothing of it waits."""
+
+    def __init__(self, path: str, connection: sqlite3.Connection) -> None:
+        self._path = path
+        self._connection = connection
+
+    async def execute(self, sql: str, *args: object) -> int:
+        return _Statement(self._path, sql, args).execute(self._connection)
+
+    async def fetch(self, sql: str, *args: object) -> Sequence[Row]:
+        return _Statement(self._path, sql, args).fetch(self._connection)
+
+    def connection(self) -> sqlite3.Connection:
+        return self._connection
+
+
+def _drive(path: str, steps: Steps[R], connection: sqlite3.Connection) -> R:
+    running = steps(_InThread(path, connection))
+    try:
+        running.send(None)
+    except StopIteration as end:
+        return cast("R", end.value)
+    running.close()
+    raise Misuse("steps in one go await nothing but their session")
+
+
 class _Statement(Struct, frozen=True):
     """A statement on its way to the thread."""
 
     path: str
     sql: str
     args: tuple[object, ...]
+    before: str = ""
 
     def execute(self, connection: sqlite3.Connection) -> int:
         """How many rows it changed."""
         try:
+            if self.before:
+                connection.execute(self.before)
             return max(0, connection.execute(self.sql, self.args).rowcount)
         except sqlite3.Error as error:
             raise translated(error, self.path) from error

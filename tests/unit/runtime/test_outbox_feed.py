@@ -330,11 +330,11 @@ class TestTrouble:
             await put(b, "x")
             begin, calls = b.database.begin, []
 
-            def busy(*, wait: float = 5.0) -> object:
+            def busy(*, wait: float = 5.0, is_durable: bool = True) -> object:
                 calls.append(wait)
                 if len(calls) < 4:
                     raise Busy("no")
-                return begin(wait=wait)
+                return begin(wait=wait, is_durable=is_durable)
 
             b.database.begin = busy  # type: ignore[method-assign,assignment]
             assert names(await consumer.fetch(1, 10.0)) == ["x"]

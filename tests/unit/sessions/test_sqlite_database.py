@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from callcast.core.errors import Busy, CommitUnknown, Misuse, NotSent, Unavailable
+from callcast.ports.session import Database, Session, in_one_go
 from callcast.runtime.clock import AsyncioClock
 from callcast.sessions.sqlite import SqliteDatabase
 from callcast.testing.clock import ManualClock
@@ -44,6 +45,7 @@ async def test_a_clean_exit_commits_and_says_how_many_rows_changed(
 
     assert await ids(database) == ["a", "b"]
     assert database.dialect == "sqlite"
+    assert isinstance(database, Database)
 
 
 async def test_an_error_rolls_back_and_passes(database: SqliteDatabase) -> None:
@@ -317,6 +319,54 @@ async def test_a_path_through_a_file_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         await database.read("select 1")
     await database.close()
+
+
+async def test_a_commit_that_need_not_be_durable_is_not_synced_by_itself(
+    database: SqliteDatabase,
+) -> None:
+    async with database.begin(is_durable=False) as session:
+        assert await session.fetch("pragma synchronous") == [(1,)]
+        await session.execute("insert into parcel values ('a')")
+    assert await ids(database) == ["a"]
+    async with database.begin() as session:
+        assert await session.fetch("pragma synchronous") == [(2,)]
+
+
+async def test_steps_in_one_go_are_part_of_the_transaction(database: SqliteDatabase) -> None:
+    async def steps(session: Session) -> int:
+        await session.execute("insert into parcel values ('a')")
+        assert session.connection() is not None
+        return len(await session.fetch("select id from parcel"))
+
+    async with database.begin() as session:
+        assert await in_one_go(session, steps) == 1
+    with pytest.raises(sqlite3.IntegrityError):
+        async with database.begin() as session:
+            await session.execute("insert into parcel values ('b')")
+            await in_one_go(session, steps)
+    assert await ids(database) == ["a"]
+
+
+async def test_a_session_that_cannot_gather_runs_the_steps_one_by_one(
+    database: SqliteDatabase,
+) -> None:
+    class Plain:
+        def __init__(self, session: Session) -> None:
+            self.execute, self.fetch = session.execute, session.fetch
+            self.connection = session.connection
+
+    async with database.begin() as session:
+        found = await in_one_go(Plain(session), lambda plain: plain.fetch("select 1"))  # type: ignore[arg-type,return-value]
+    assert found == [(1,)]
+
+
+async def test_steps_that_wait_for_something_else_are_misuse(database: SqliteDatabase) -> None:
+    async def steps(_session: Session) -> None:
+        await asyncio.sleep(0)
+
+    async with database.begin() as session:
+        with pytest.raises(Misuse, match="nothing but their session"):
+            await in_one_go(session, steps)
 
 
 async def test_every_commit_is_synced(database: SqliteDatabase) -> None:
