@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 from difflib import get_close_matches
+from pathlib import Path
 
 from callcast.cli.failure import Failure
 
@@ -15,15 +15,16 @@ def load(spec: str) -> object:
     name_of_module, colon, name = spec.partition(":")
     if not name_of_module or not colon or not name:
         raise Failure(f"{spec!r} is not MODULE:NAME", fix="shop.orders:service, for instance")
-    if os.getcwd() not in sys.path:  # noqa: PTH109 - entries of sys.path are strings
-        sys.path.insert(0, os.getcwd())  # noqa: PTH109 - as above
+    here = str(Path.cwd())  # entries of sys.path are strings
+    if here not in sys.path:
+        sys.path.insert(0, here)
     try:
         module = importlib.import_module(name_of_module)
     except ModuleNotFoundError as error:
         if not name_of_module.startswith(error.name or "\0"):
             raise Failure(f"{name_of_module} needs {error.name}, which is not installed") from error
         raise Failure(
-            f"there is no module {error.name!r} in {os.getcwd()} or on PYTHONPATH",  # noqa: PTH109
+            f"there is no module {error.name!r} in {here} or on PYTHONPATH",
             fix="run this in the folder that holds it",
         ) from error
     found: object = module
