@@ -169,5 +169,10 @@ def _given(value: T | None, default: T) -> T:
 
 
 def program_name() -> str:
-    """What a bus is called that has no service to be named after: the program's file."""
-    return Path(sys.argv[0] or "python").stem or "python"
+    """What a bus is called that has no service to be named after: the program's file.
+
+    For ``python -m package`` it is the package, without a file it is ``python``.
+    """
+    path = Path(sys.argv[0])
+    name = path.parent.name if path.stem == "__main__" else path.stem
+    return "python" if name in {"", "-", "-c", "-m"} else name

@@ -129,8 +129,8 @@ async def test_a_rate_spreads_letters_over_time(broker: MemoryBroker, clock: Man
     began, sent = clock.now(), []
 
     async def work() -> None:
-        async for _ in Redrive(broker, Wanted(), clock=clock, by="ops", rate=2.0)():
-            sent.append(clock.now() - began)
+        redriving = Redrive(broker, Wanted(), clock=clock, by="ops", rate=2.0)()
+        sent.extend([clock.now() - began async for _ in redriving])
 
     working = asyncio.create_task(work())
     await clock.advance(5.0)
