@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -95,6 +96,30 @@ async def fork_and_hold(path: str) -> None:
         os._exit(0)
     say(pid)
     await asyncio.Event().wait()
+
+
+async def fork_and_publish(path: str) -> None:
+    """Fork a child that publishes until SIGTERM, then prints how often; print its process id."""
+    broker = broker_at(path)
+    await broker.ensure([], [SOURCE])
+    pid = os.fork()
+    if pid:
+        say(pid)
+        await asyncio.Event().wait()
+    ended: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
+    asyncio.events._set_running_loop(None)  # the parent's loop is not ours
+
+    async def work() -> None:
+        count = 0
+        while not ended:
+            await broker.publish([message("child")])
+            count += 1
+        await broker.close()
+        say(count)
+
+    asyncio.run(work())
+    os._exit(0)
 
 
 async def block(path: str, lease: str, leases: str) -> None:

@@ -21,7 +21,7 @@ from callcast.brokers.sqlite import SqliteBroker, backup, files
 from callcast.brokers.sqlite.engine import TRIM_EVERY
 from callcast.core.errors import Misuse, NotSent, Unavailable, Unpublished
 from callcast.core.outcome import DONE, Later
-from callcast.ports.broker import Consumer, Lag, Source, Unsettled
+from callcast.ports.broker import Consumer, Lag, Unsettled
 from callcast.testing.clock import ManualClock
 
 

@@ -6,10 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from sqlite_child import SOURCE, broker_at, message
 
 from callcast.core.outcome import DONE
 from callcast.ports.broker import Lag
-from sqlite_child import SOURCE, broker_at, message
 
 MESSAGES = 1_000_000
 BATCH = 500

@@ -9,6 +9,7 @@ import sqlite3
 import statistics
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -176,9 +177,70 @@ async def test_a_child_of_a_fork_opens_the_file_anew(path: Path) -> None:
     taken = await consumer.fetch(10, 5.0)
     assert sorted(one.message.id for one in taken) == ["child", "parent"]
     await broker.close()
-    with sqlite3.connect(path) as cx:
+    with closing(sqlite3.connect(path)) as cx:
         assert cx.execute("pragma integrity_check").fetchone() == ("ok",)
-    cx.close()
+
+
+async def test_forks_in_the_middle_of_writing_harm_neither_side(path: Path) -> None:
+    broker = await opened(path)
+    sent = 0
+    stop = asyncio.Event()
+
+    async def publish() -> None:
+        nonlocal sent
+        while not stop.is_set():
+            await broker.publish([message("parent")])
+            sent += 1
+
+    publishing = [asyncio.ensure_future(publish()) for _ in range(4)]
+    for _ in range(12):
+        await asyncio.sleep(0.03)
+        pid = os.fork()
+        if pid == 0:
+            os._exit(_publish_in_the_child(broker))
+        _, status = await asyncio.to_thread(os.waitpid, pid, 0)
+        assert os.waitstatus_to_exitcode(status) == 0
+    stop.set()
+    await asyncio.gather(*publishing)
+    lag = await broker.lag(SOURCE)
+    assert lag.ready == sent + 12 * 20
+    await broker.close()
+    with closing(sqlite3.connect(path)) as cx:
+        assert cx.execute("pragma integrity_check").fetchone() == ("ok",)
+
+
+async def test_the_child_of_a_fork_holds_locks_of_its_own(path: Path) -> None:
+    """What the child writes stands though its parent is killed and others come and go."""
+    parent = start("fork_and_publish", path)
+    child = int(await asyncio.to_thread(line, parent))
+    parent.kill()
+    parent.wait()
+    for _ in range(20):
+        other = await opened(path)
+        await other.publish([message("other")])
+        await other.close()
+    os.kill(child, signal.SIGTERM)  # it says how many it published, and ends
+    published = int(await asyncio.to_thread(line, parent))
+    assert parent.stdout is not None
+    parent.stdout.close()
+    broker = await opened(path)
+    assert (await broker.lag(SOURCE)).ready == published + 20
+    assert published > 0
+    await broker.close()
+
+
+def _publish_in_the_child(broker: SqliteBroker) -> int:
+    async def work() -> int:
+        for _ in range(20):
+            await broker.publish([message("child")])
+        await broker.close()
+        return 0
+
+    asyncio.events._set_running_loop(None)  # the parent's loop is not ours
+    try:
+        return asyncio.run(work())
+    except BaseException:  # noqa: BLE001 - whatever it is, the exit code says so
+        return 2
 
 
 def _in_the_child(broker: SqliteBroker, consumer: object) -> int:

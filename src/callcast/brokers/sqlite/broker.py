@@ -210,10 +210,8 @@ class SqliteBroker:
     def _engine(self) -> Engine:
         if self._is_closed:
             raise NotSent("the broker is closed")
-        if self._opened is not None and self._pid != os.getpid():
-            _PARENTS.append(self._opened)
-            self._opened.forget()
-            self._opened = None
+        if self._pid != os.getpid():
+            self._opened = None  # the parent's: see `forks`
             self._consumers.clear()
         if self._opened is None:
             self._pid = os.getpid()
@@ -245,11 +243,6 @@ class SqliteBroker:
             raise NotSent("the broker is closed") from None
         except WriteFailed as error:
             raise Unavailable(f"{self._options.path}: {error}") from error
-
-
-_PARENTS: list[Engine] = []
-"""Engines of the process that this one was forked from: never closed here, since SQLite would
-write into the file on behalf of the parent."""
 
 
 def _failure(message: Message, error: CallcastError) -> NotSent | Unanswered:

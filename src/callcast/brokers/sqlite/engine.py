@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from callcast.brokers.sqlite import files, reap, schema
 from callcast.brokers.sqlite.bells import Bells
 from callcast.brokers.sqlite.dbclock import DatabaseClock, span
 from callcast.brokers.sqlite.files import Synchronous
+from callcast.brokers.sqlite.forks import HOOKS
 from callcast.brokers.sqlite.jobs import Closed
 from callcast.brokers.sqlite.live import Live
 from callcast.brokers.sqlite.publish import Published
@@ -95,11 +97,22 @@ class Engine:
         self._watcher.join()
         self.writer.join()
         self.live.close()
+        HOOKS.discard(self)
 
-    def forget(self) -> None:
-        """In the child of a fork: leave the parent's file alone."""
+    @property
+    def calm(self) -> tuple[threading.Lock, ...]:
+        """Held while one of the threads is inside SQLite; see `forks`."""
+        return (self.writer.calm, self._watcher.calm)
+
+    def drop(self, *, is_calm: bool) -> None:
+        """In the child of a fork: leave the parent's file alone; see `forks`."""
         self.live.forget()
         self._watcher.forget()
+        if is_calm:
+            self.writer.drop()
+            self._watcher.drop()
+        else:
+            _UNCALM.append(self)
 
     def _trim(self, topic: int) -> None:
         retain = self.options.retain
@@ -117,6 +130,7 @@ class Engine:
         files.claim(self.options.path)
         if not self.live.is_open:
             self.live.open()
+            HOOKS.add(self)
         cx = files.connect_writer(self.options.path, self.options.synchronous)
         try:
             cx.execute("begin immediate")
@@ -131,6 +145,11 @@ class Engine:
             raise
         cx.execute("pragma busy_timeout = 0")
         return cx
+
+
+_UNCALM: list[Engine] = []
+"""Inherited in the middle of an operation: never closed, since that would wait for a thread that
+there is not in this process."""
 
 
 def _touch(cx: Connection) -> None:

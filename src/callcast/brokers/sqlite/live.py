@@ -14,7 +14,6 @@ import socket
 from array import array
 from collections.abc import Iterable
 from pathlib import Path
-from weakref import WeakSet
 
 from callcast.core.errors import Misuse, Unavailable
 
@@ -51,14 +50,11 @@ class Live:
             if error.errno in {errno.ELOOP, errno.ENOTDIR}:
                 raise Misuse(f"{self._folder} is not a folder of ours: remove it") from error
             raise Unavailable(f"cannot write in {self._folder}: {error.strerror}") from error
-        _OPEN.add(self)
-        _arm_fork()
 
     def close(self) -> None:
         """Drop lock and socket and remove their files; the folder goes with its last user."""
         if self._fd < 0:
             return
-        _OPEN.discard(self)
         for ending in (".sock", ".lock"):
             _remove(self._fd, self.instance + ending)
         self.forget()
@@ -68,7 +64,10 @@ class Live:
             return  # others use it
 
     def forget(self) -> None:
-        """Close the descriptors only: in the child of a fork the files belong to its parent."""
+        """Close the descriptors only: in the child of a fork the files belong to its parent.
+
+        A child that kept them would keep the lock after its parent's death.
+        """
         if self.socket is not None:
             self.socket.close()
             self.socket = None
@@ -148,23 +147,6 @@ class Live:
     def _address(self, name: str) -> str:
         # A socket's path has about 100 bytes; by way of the folder's descriptor it is short.
         return str((_PROC / str(self._fd) if _PROC.exists() else self._folder) / name)
-
-
-_OPEN: WeakSet[Live] = WeakSet()
-_ARMED: set[str] = set()
-
-
-def _arm_fork() -> None:
-    if not _ARMED:
-        _ARMED.add("fork")
-        os.register_at_fork(after_in_child=_forget_all)
-
-
-def _forget_all() -> None:
-    # A child that kept the descriptors would keep the lock after its parent's death.
-    for live in list(_OPEN):
-        live.forget()
-    _OPEN.clear()
 
 
 def _open_folder(folder: Path) -> int:

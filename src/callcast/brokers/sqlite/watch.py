@@ -62,6 +62,7 @@ class Watcher:
         self._ticks = 0
         self._questions: deque[Job] = deque()
         self._gate = threading.Lock()
+        self.calm = threading.Lock()  # held while the thread is inside SQLite
         self._is_stopped = False
         self._hears, self._knocks = socket.socketpair()
         self._hears.setblocking(False)  # noqa: FBT003 - the library's way
@@ -101,6 +102,10 @@ class Watcher:
         self._hears.close()
         self._knocks.close()
 
+    def drop(self) -> None:
+        """In the child of a fork: close the inherited connection."""
+        self._drop()
+
     def _knock(self) -> None:
         try:
             self._knocks.send(b"k")
@@ -122,9 +127,11 @@ class Watcher:
             # A clock that a test holds still does not count the seconds, an idle poll does.
             if is_idle or waited >= POLL:
                 waited = 0.0
-                self._tick()
+                with self.calm:
+                    self._tick()
         self._answer()
-        self._drop()
+        with self.calm:
+            self._drop()
 
     def _hear(self) -> None:
         try:
@@ -143,7 +150,8 @@ class Watcher:
         while self._questions:
             job = self._questions.popleft()
             if not job.is_void:
-                self._find_out(job)
+                with self.calm:
+                    self._find_out(job)
                 jobs.append(job)
         answer(jobs)
 

@@ -50,6 +50,7 @@ class Writer:
         self._gate = threading.Lock()  # nothing is put behind the mark of the end
         self._is_stopped = False
         self._is_hurried = threading.Event()
+        self.calm = threading.Lock()  # held while the thread is inside SQLite
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 
@@ -106,13 +107,19 @@ class Writer:
         """Wait for the end of the thread; its connection is closed by then."""
         self._thread.join()
 
+    def drop(self) -> None:
+        """In the child of a fork: close the inherited connection."""
+        self._drop()
+
     def _work(self) -> None:
         is_last = False
         while not is_last:
             group, is_last = self._gather()
             if group:
                 self._run(group)
-        self._drop()
+                answer(group)
+        with self.calm:
+            self._drop()
 
     def _gather(self) -> tuple[list[Job], bool]:
         """Wait for a job; all that wait by then, and whether that was the last of all."""
@@ -130,24 +137,27 @@ class Writer:
         return group, True
 
     def _run(self, group: Sequence[Job]) -> None:
+        with self.calm:
+            is_begun, failure = self._attempt(group)
+        if failure is None:
+            for job in group:
+                job.committed()
+        elif is_begun and len(group) > 1:
+            for job in group:
+                self._run((job,))
+        else:
+            for job in group:
+                job.failed(failure)
+
+    def _attempt(self, group: Iterable[Job]) -> tuple[bool, CallcastError | None]:
+        """Whether there was a file and a lock, and what went wrong."""
         try:
             cx = self._begun()
         except CallcastError as error:
-            _fail(group, error)
+            return False, error
         except sqlite3.Error as error:
-            _fail(group, translated(error))
-        else:
-            failure = self._transact(cx, group)
-            if failure is None:
-                for job in group:
-                    job.committed()
-            elif len(group) == 1:
-                _fail(group, failure)
-            else:
-                for job in group:
-                    self._run((job,))
-                return
-        answer(group)
+            return False, translated(error)
+        return True, self._transact(cx, group)
 
     def _transact(self, cx: Connection, group: Iterable[Job]) -> CallcastError | None:
         """Run a group to its commit; what went wrong, in which case nothing is changed."""
@@ -184,8 +194,12 @@ class Writer:
                 if not _is(error, sqlite3.SQLITE_BUSY) or waited >= self._lock_wait:
                     raise
             pause = _LOCK_PAUSES[min(tries, len(_LOCK_PAUSES) - 1)]
-            if self._is_hurried.wait(pause):
-                waited = self._lock_wait  # closing: one more try
+            self.calm.release()  # a fork need not wait for another process
+            try:
+                if self._is_hurried.wait(pause):
+                    waited = self._lock_wait  # closing: one more try
+            finally:
+                self.calm.acquire()
             waited += pause
             tries += 1
 
@@ -225,11 +239,6 @@ class _Knock(Job):
 
 
 _KNOCK = _Knock()
-
-
-def _fail(group: Iterable[Job], error: CallcastError) -> None:
-    for job in group:
-        job.failed(error)
 
 
 def translated(error: sqlite3.Error, *, is_committing: bool = False) -> WriteFailed:
