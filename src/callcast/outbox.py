@@ -13,7 +13,7 @@ import inspect
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import lru_cache
-from typing import Any, Protocol, TypeVar, cast, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast
 
 from typing_extensions import Unpack
 
@@ -143,7 +143,8 @@ def _drive(steps: Coroutine[object, None, R]) -> R:
     raise AssertionError("the steps of a blocking session wait for nothing")
 
 
-# The sessions of the program, by what they can do: no driver is imported for it.
+# The sessions of the program, by what their types can do: no driver is imported for it. An instance
+# is not asked (`isinstance` with a protocol, `hasattr`): some of SQLAlchemy's properties raise.
 
 
 class _Cursor(Protocol):
@@ -151,37 +152,6 @@ class _Cursor(Protocol):
     def rowcount(self) -> int: ...
 
     def fetchall(self) -> Sequence[Any]: ...
-
-
-class _Dialect(Protocol):
-    name: str
-
-
-@runtime_checkable
-class _Sqlalchemy(Protocol):
-    """SQLAlchemy's ``Connection`` and ``AsyncConnection``."""
-
-    dialect: _Dialect
-
-    def exec_driver_sql(self, statement: str, parameters: tuple[object, ...]) -> Any: ...
-
-
-@runtime_checkable
-class _SqlalchemySession(Protocol):
-    """SQLAlchemy's ``Session`` and ``AsyncSession``."""
-
-    def connection(self) -> Any: ...
-    def get_bind(self) -> Any: ...
-
-
-@runtime_checkable
-class _Aiosqlite(Protocol):
-    """``aiosqlite.Connection``."""
-
-    isolation_level: str | None
-    in_transaction: bool
-
-    def execute(self, sql: str, parameters: tuple[object, ...]) -> Awaitable[Any]: ...
 
 
 class _Blocking:
@@ -225,55 +195,60 @@ class _Waiting:
 
 
 def _blocking(session: object) -> _Found:
+    kind = type(session)
     if isinstance(session, sqlite3.Connection):
-        _refuse_autocommit(session.isolation_level, is_open=session.in_transaction)
+        _refuse_autocommit(session)
         return _Blocking("sqlite", session.execute)
-    if _is_asynchronous(session):
-        raise Misuse(
-            f"{type(session).__qualname__} is asynchronous: use 'await outbox.put(...)' instead"
-        )
-    found = session.connection() if isinstance(session, _SqlalchemySession) else session
-    if isinstance(found, _Sqlalchemy):
-        return _Blocking(found.dialect.name, found.exec_driver_sql)
-    raise _unknown(session)
+    if _awaits(kind, "exec_driver_sql") or _awaits(kind, "connection") or _is_aiosqlite(kind):
+        raise Misuse(f"{kind.__qualname__} is asynchronous: use 'await outbox.put(...)' instead")
+    known: Any = session
+    if _is_orm_session(kind):
+        known = known.connection()
+    if hasattr(known, "exec_driver_sql"):
+        return _Blocking(known.dialect.name, known.exec_driver_sql)
+    raise _unknown(kind)
 
 
 def _asynchronous(session: object) -> _Found:
-    if not _is_asynchronous(session):
-        raise _unknown(session)
-    if isinstance(session, _SqlalchemySession):
+    kind = type(session)
+    known: Any = session
+    if _awaits(kind, "exec_driver_sql"):
+        return _Waiting(known.dialect.name, known.exec_driver_sql)
+    if _is_orm_session(kind) and _awaits(kind, "connection"):
 
         async def run(sql: str, args: tuple[object, ...]) -> Any:
-            return await (await session.connection()).exec_driver_sql(sql, args)
+            return await (await known.connection()).exec_driver_sql(sql, args)
 
-        return _Waiting(session.get_bind().dialect.name, run)
-    if isinstance(session, _Sqlalchemy):
-        return _Waiting(session.dialect.name, session.exec_driver_sql)
-    if isinstance(session, _Aiosqlite):
-        _refuse_autocommit(session.isolation_level, is_open=session.in_transaction)
-        return _Waiting("sqlite", session.execute)
-    raise _unknown(session)
+        return _Waiting(known.get_bind().dialect.name, run)
+    if _is_aiosqlite(kind):
+        _refuse_autocommit(known)
+        return _Waiting("sqlite", known.execute)
+    raise _unknown(kind)
 
 
-def _is_asynchronous(session: object) -> bool:
-    """Whether the one method that is needed of it is to be awaited."""
-    for method in ("connection", "exec_driver_sql", "execute"):
-        if hasattr(session, method):
-            return inspect.iscoroutinefunction(getattr(session, method))
-    return False
+def _awaits(kind: type, method: str) -> bool:
+    return inspect.iscoroutinefunction(getattr(kind, method, None))
 
 
-def _refuse_autocommit(isolation_level: str | None, *, is_open: bool) -> None:
-    if isolation_level is None and not is_open:
+def _is_orm_session(kind: type) -> bool:
+    return hasattr(kind, "connection") and hasattr(kind, "get_bind")
+
+
+def _is_aiosqlite(kind: type) -> bool:
+    has_all = all(hasattr(kind, name) for name in ("execute", "in_transaction", "isolation_level"))
+    return has_all and not issubclass(kind, sqlite3.Connection)
+
+
+def _refuse_autocommit(connection: Any) -> None:
+    if connection.isolation_level is None and not connection.in_transaction:
         raise Misuse(
             "this connection commits every statement by itself: begin a transaction first, else"
             " the message could leave without your rows"
         )
 
 
-def _unknown(session: object) -> Misuse:
+def _unknown(kind: type) -> Misuse:
     return Misuse(
-        f"{type(session).__module__}.{type(session).__qualname__} is no session that the outbox"
-        " knows: sqlite3 and SQLAlchemy for outbox.add, aiosqlite and SQLAlchemy's asynchronous"
-        " ones for outbox.put"
+        f"{kind.__module__}.{kind.__qualname__} is no session that the outbox knows: sqlite3 and"
+        " SQLAlchemy for outbox.add, aiosqlite and SQLAlchemy's asynchronous ones for outbox.put"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -58,6 +58,10 @@ class AlchemySession:
 class AsyncAlchemy(Alchemy):
     """SQLAlchemy's AsyncConnection: its rows come without waiting again."""
 
+    @property
+    def connection(self) -> object:
+        raise RuntimeError("AsyncConnection.connection accessor is not implemented")
+
     async def exec_driver_sql(  # type: ignore[override]
         self, statement: str, parameters: tuple[object, ...]
     ) -> sqlite3.Cursor:
@@ -87,15 +91,21 @@ class Aiosqlite:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
-        self.isolation_level = connection.isolation_level
+
+    @property
+    def isolation_level(self) -> str | None:
+        return self._connection.isolation_level
 
     @property
     def in_transaction(self) -> bool:
         return self._connection.in_transaction
 
-    async def execute(self, sql: str, parameters: tuple[object, ...]) -> AsyncCursor:
-        await asyncio.sleep(0)
-        return AsyncCursor(self._connection.execute(sql, parameters))
+    def execute(self, sql: str, parameters: tuple[object, ...]) -> Awaitable[AsyncCursor]:
+        async def run() -> AsyncCursor:
+            await asyncio.sleep(0)
+            return AsyncCursor(self._connection.execute(sql, parameters))
+
+        return run()
 
 
 async def waiting(path: str) -> list[tuple[str, str]]:
@@ -201,6 +211,8 @@ async def test_what_is_no_session_is_named(connection: sqlite3.Connection) -> No
         await outbox.put({}, PACKED, "x")
     with pytest.raises(Misuse, match=r"sqlite3\.Connection is no session"):
         await outbox.put(connection, PACKED, "x")
+    with pytest.raises(Misuse, match=r"AlchemySession is no session"):
+        await outbox.put(AlchemySession(Alchemy(connection)), PACKED, "x")
 
 
 def test_an_asynchronous_session_is_refused_where_nobody_awaits(
@@ -208,6 +220,10 @@ def test_an_asynchronous_session_is_refused_where_nobody_awaits(
 ) -> None:
     with pytest.raises(Misuse, match=r"await outbox\.put"):
         outbox.add(AsyncAlchemy(connection), PACKED, "x", bus="shop")
+    with pytest.raises(Misuse, match=r"await outbox\.put"):
+        outbox.add(AsyncAlchemySession(AsyncAlchemy(connection)), PACKED, "x", bus="shop")
+    with pytest.raises(Misuse, match=r"await outbox\.put"):
+        outbox.add(Aiosqlite(connection), PACKED, "x", bus="shop")
 
 
 def test_a_dialect_without_sql_is_refused(connection: sqlite3.Connection) -> None:
