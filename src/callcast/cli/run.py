@@ -45,19 +45,21 @@ SIGTERM and Ctrl-C drain: /readyz says no, work under way ends, the rest goes ba
     type=click.Choice(["text", "json", "debug"]),
     default="text",
     show_default=True,
-    help="Lines for people, for programs, or more of them.",
+    help="Lines for people; JSON for programs; JSON of every fact.",
 )
 def run(
     *, targets: Sequence[str], host: str, port: int, url: str | None, peers: Sequence[str], log: str
 ) -> None:
     """Serve calls and consume messages of services, or of a bus of your own making."""
     undo = install(as_json=log != "text")
-    if log == "debug":
-        logging.getLogger("callcast").setLevel(logging.DEBUG)
+    logger = logging.getLogger("callcast")
+    before = logger.level
+    logger.setLevel(logging.DEBUG if log == "debug" else before)
     try:
         bus = bus_of([load(target) for target in targets], url, _peers(peers))
         asyncio.run(serve(bus, listener(host, port)))
     finally:
+        logger.setLevel(before)
         undo()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import logging
 import os
 import signal
 import socket
@@ -21,9 +22,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from callcast.cli.app import main
-from callcast.cli.failure import Failure
+from callcast.cli.failure import Failure, Interrupted
 from callcast.cli.loading import load
-from callcast.cli.run import bus_of, listener
+from callcast.cli.run import bus_of, listener, serve
 from callcast.runtime.bus import Bus
 from callcast.runtime.service import Service
 
@@ -211,8 +212,6 @@ def test_a_part_of_the_bus_that_fails_ends_the_run(
             self._engine.running.tasks.start(failing(), name="part")
             return self
 
-    from callcast.cli.run import serve
-
     with pytest.raises(ZeroDivisionError):
         asyncio.run(serve(Doomed("memory://", name="b"), listener("127.0.0.1", 0)))
 
@@ -222,3 +221,50 @@ def test_the_logs_of_a_run_carry_ids(folder: Path) -> None:
     os.kill(running.process.pid, signal.SIGTERM)
     running.end()
     assert all("correlation_id" in line for line in running.lines)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_drains_and_a_second_one_is_no_longer_ours(
+    number: signal.Signals, caplog: pytest.LogCaptureFixture
+) -> None:
+    handlers: list[object] = []
+
+    class Signalled(Bus):
+        async def __aenter__(self) -> Self:
+            await super().__aenter__()
+            os.kill(os.getpid(), number)
+            return self
+
+        async def __aexit__(self, *exc: object) -> None:
+            handlers.append(signal.getsignal(number))
+            await super().__aexit__(*exc)  # type: ignore[arg-type]
+
+    bus, listening = Signalled("memory://", name="b"), listener("127.0.0.1", 0)
+    with caplog.at_level("INFO", logger="callcast"):
+        if number is signal.SIGINT:
+            with pytest.raises(Interrupted):
+                asyncio.run(serve(bus, listening))
+        else:
+            asyncio.run(serve(bus, listening))
+    assert f"reason='{number.name}'" in caplog.text
+    # asyncio.run has a handler of its own for Ctrl-C, and puts the default back for the rest.
+    assert handlers[0] in {signal.SIG_DFL, signal.default_int_handler}
+
+
+def test_debug_logs_every_fact(folder: Path) -> None:
+    result = run("till_program:broken", "--port", "0", "--log", "debug")
+    assert result.exit_code == 2
+    assert logging.getLogger("callcast").level == logging.NOTSET
+
+
+def test_peers_are_handed_to_the_bus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[Bus] = []
+
+    async def note(bus: Bus, listening: socket.socket) -> None:
+        listening.close()
+        served.append(bus)
+
+    monkeypatch.setattr("callcast.cli.run.serve", note)
+    result = run("till_program:service", "--port", "0", "--peer", "orders=http://orders:8080")
+    assert result.exit_code == 0
+    assert "orders" in served[0]._engine._plan.peers
