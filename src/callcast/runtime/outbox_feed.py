@@ -35,6 +35,9 @@ class OutboxSettings:
     poll: float = 0.02
     poll_max: float = 1.0
     """Between two looks at the table: the first while busy, slowly up to the second when idle."""
+    gap: float = 0.005
+    """Between two looks at least: what is committed meanwhile leaves together. The first look after
+    a quiet time does not wait."""
     retention: float = 72 * 3_600.0
     """How long published rows are kept, to be sent again after a broker lost what it confirmed."""
     tidy: float = 15.0
@@ -147,6 +150,7 @@ class OutboxConsumer:
         """Rows handed out and not settled; changed on the loop only."""
         self._settled: set[int] = set()
         """Rows settled since the last look began: its snapshot may still show them as unsent."""
+        self._looked = -settings.gap
         self._pause = settings.poll
         self._away_until = 0.0
         self._tidy_at = 0.0
@@ -167,6 +171,7 @@ class OutboxConsumer:
         """The next rows; see `Consumer.fetch`. Nothing is counted: a relay's crash is no fault."""
         deadline = self._clock.now() + wait
         while not self.is_closed:
+            await self._linger(deadline)
             self._nudged.clear()
             await self._tidy()
             found = await self._look(min(limit, self._prefetch))
@@ -239,16 +244,15 @@ class OutboxConsumer:
 
     async def _read(self, limit: int, epoch: int) -> Sequence[Delivery]:
         self._settled.clear()
-        # Rows that are out are the oldest, so they come first and are looked at in vain.
+        self._looked = self._clock.now()
         entries = await self._outbox.due(
-            self._units.database, limit + len(self._out), max(1, limit // 4) + len(self._out)
+            self._units.database, limit, retried=max(1, limit // 4), hidden=frozenset(self._out)
         )
-        hidden = self._out | self._settled
         return [
             Delivery(entry.message, entry.attempts, handle=Handed(entry.id, epoch))
             for entry in entries
-            if entry.id not in hidden
-        ][:limit]
+            if entry.id not in self._settled
+        ]
 
     def _holds(self, epoch: int) -> bool:
         return self._lease.epoch == epoch and self._lease.is_mine(self._clock.now())
@@ -328,6 +332,12 @@ class OutboxConsumer:
             elif isinstance(outcome, Dead):
                 await self._outbox.park(session, row, outcome.reason)
         return True
+
+    async def _linger(self, deadline: float) -> None:
+        """Let commits gather into one look, as far as the fetch has time for it."""
+        until = min(deadline, self._looked + self._settings.gap)
+        if (left := until - self._clock.now()) > 0:
+            await self._clock.sleep(left)
 
     async def _rest(self, left: float) -> None:
         """Until a nudge, the next look, or the end of the fetch."""

@@ -8,6 +8,7 @@ waits or is parked holds its followers back without touching them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import cast
 
 import msgspec
@@ -79,14 +80,27 @@ class Outbox:
         for message in sorted(messages, key=_by_key):
             await self._add(session, message)
 
-    async def due(self, database: Database, limit: int, retried: int) -> Sequence[Entry]:
-        """The next `limit` heads: up to `retried` that were tried before, then fresh ones."""
-        texts = self._texts
-        again = await database.read(texts.due_again, self.bus, LANE, retried)
-        fresh = await database.read(texts.due_fresh, self.bus, LANE, limit - len(again))
+    async def due(
+        self,
+        database: Database,
+        limit: int,
+        *,
+        retried: int,
+        hidden: AbstractSet[int] = frozenset(),
+    ) -> Sequence[Entry]:
+        """The next `limit` heads: up to `retried` that were tried before, then fresh ones.
+
+        The rows in `hidden` are out already: most often they are the oldest, so that they are read
+        in vain, and only that.
+        """
+        texts, out = self._texts, len(hidden)
+        again = await database.read(texts.due_again, self.bus, LANE, retried + out)
+        again = [row for row in again if row[0] not in hidden][:retried]
+        fresh = await database.read(texts.due_fresh, self.bus, LANE, limit + out)
+        rows = [*again, *(row for row in fresh if row[0] not in hidden)][:limit]
         return [
             Entry(cast("int", id_), cast("int", attempts), _decode(cast("bytes", message)))
-            for id_, attempts, message in (*again, *fresh)
+            for id_, attempts, message in rows
         ]
 
     async def lane(self, database: Database) -> Lane:

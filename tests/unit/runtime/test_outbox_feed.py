@@ -33,7 +33,8 @@ from callcast.testing.clock import ManualClock
 from callcast.testing.faults import Faults
 
 SOURCE = Source("callcast.outbox", "shop")
-QUICK = OutboxSettings(poll=0.005, poll_max=0.02)
+QUICK = OutboxSettings(poll=0.005, poll_max=0.02, gap=0.0)
+STEADY = OutboxSettings(gap=0.0)
 
 
 async def put(b: Bench, *values: str) -> None:
@@ -86,7 +87,7 @@ async def test_the_next_of_a_key_leaves_when_the_one_before_is_confirmed() -> No
 
 async def test_a_fetch_that_waits_is_woken_by_a_commit() -> None:
     clock = ManualClock()
-    async with bench(clock=clock) as b, open_feed(b, OutboxSettings()) as (_, consumer):
+    async with bench(clock=clock) as b, open_feed(b, STEADY) as (_, consumer):
         fetching = asyncio.ensure_future(consumer.fetch(10, 60.0))
         while not consumer._nudged.is_set() and not clock._alarms:
             await asyncio.sleep(0)  # until it rests
@@ -105,7 +106,7 @@ async def test_a_row_that_another_process_wrote_is_found_by_polling(tmp_path: Pa
 async def test_the_poll_slows_down_while_nothing_comes() -> None:
     clock = ManualClock()
     looks: list[float] = []
-    async with bench(clock=clock) as b, open_feed(b, OutboxSettings()) as (_, consumer):
+    async with bench(clock=clock) as b, open_feed(b, STEADY) as (_, consumer):
         look = consumer._read
 
         async def counted(limit: int, epoch: int) -> Sequence[Delivery]:
@@ -122,6 +123,21 @@ async def test_the_poll_slows_down_while_nothing_comes() -> None:
         gaps = [round(after - before, 2) for before, after in pairwise(looks)]
         assert gaps[:7] == [0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.0]
         assert max(gaps) == 1.0
+
+
+async def test_what_is_committed_shortly_after_a_look_leaves_together() -> None:
+    clock = ManualClock()
+    settings = OutboxSettings(gap=0.5)
+    async with bench(clock=clock) as b, open_feed(b, settings) as (_, consumer):
+        await put(b, "x")
+        assert names(await consumer.fetch(10, 60.0)) == ["x"]  # the first look does not wait
+        fetching = asyncio.ensure_future(consumer.fetch(10, 60.0))
+        await put(b, "y")
+        await put(b, "z")
+        await clock.advance(0.4)
+        assert not fetching.done()
+        await clock.advance(0.2)
+        assert names(await asyncio.wait_for(fetching, 10)) == ["y", "z"]
 
 
 async def test_a_row_put_off_waits_and_its_key_and_the_others_do_not() -> None:
@@ -169,7 +185,7 @@ async def test_a_released_row_comes_again_uncounted() -> None:
 
 async def test_while_the_broker_is_away_nothing_is_handed_out() -> None:
     clock = ManualClock()
-    async with bench(clock=clock) as b, open_feed(b, OutboxSettings()) as (_, consumer):
+    async with bench(clock=clock) as b, open_feed(b, STEADY) as (_, consumer):
         await put(b, "x", "y")
         (delivery,) = await consumer.fetch(1, 1.0)
         await consumer.settle([(delivery, Release(30.0))])
@@ -196,7 +212,7 @@ class TestLanes:
 
     async def test_a_stalled_relay_is_replaced_within_its_lease(self, tmp_path: Path) -> None:
         path = str(tmp_path / "shop.db")
-        short = OutboxSettings(lease=0.3, margin=0.1, poll=0.005, poll_max=0.02)
+        short = OutboxSettings(gap=0.0, lease=0.3, margin=0.1, poll=0.005, poll_max=0.02)
         async with bench(path) as b, bench(path) as other:
             feed = OutboxFeed(b.units, ports=b.ports, tasks=b.tasks, settings=short)
             dead = await feed.consume(SOURCE)
@@ -238,7 +254,7 @@ class TestLanes:
 
     async def test_a_relay_stops_handing_out_before_its_lease_ends(self) -> None:
         clock = ManualClock()
-        settings = OutboxSettings(lease=5.0, margin=1.0)
+        settings = OutboxSettings(gap=0.0, lease=5.0, margin=1.0)
         async with bench(clock=clock) as b, open_feed(b, settings) as (_, consumer):
             await put(b, "x", "y")
             await consumer.fetch(1, 1.0)
@@ -255,7 +271,7 @@ class TestLanes:
 
     async def test_a_relay_that_is_late_renews_and_goes_on_when_nobody_took_the_lane(self) -> None:
         clock = ManualClock()
-        async with bench(clock=clock) as b, open_feed(b, OutboxSettings()) as (_, consumer):
+        async with bench(clock=clock) as b, open_feed(b, STEADY) as (_, consumer):
             await put(b, "x", "y")
             (first,) = await consumer.fetch(1, 1.0)
             await clock.advance(100.0)
@@ -265,7 +281,7 @@ class TestLanes:
 
     async def test_renewing_is_for_any_thread_and_extends_the_lease_when_it_is_due(self) -> None:
         clock = ManualClock()
-        async with bench(clock=clock) as b, open_feed(b, OutboxSettings()) as (_, consumer):
+        async with bench(clock=clock) as b, open_feed(b, STEADY) as (_, consumer):
             await put(b, "x")
             handed = await consumer.fetch(1, 1.0)
             await asyncio.to_thread(consumer.renew, handed)
@@ -296,7 +312,7 @@ class TestLanes:
 
     async def test_a_lane_that_is_renewed_too_late_is_another_relays(self) -> None:
         clock = ManualClock()
-        async with bench(clock=clock) as b, open_feed(b, OutboxSettings()) as (_, consumer):
+        async with bench(clock=clock) as b, open_feed(b, STEADY) as (_, consumer):
             await put(b, "x")
             handed = await consumer.fetch(1, 1.0)
             async with b.database.begin() as session:
@@ -342,7 +358,7 @@ class TestTrouble:
 
     async def test_a_renewal_that_fails_is_tried_again(self) -> None:
         clock = ManualClock()
-        async with bench(clock=clock) as b, open_feed(b, OutboxSettings()) as (_, consumer):
+        async with bench(clock=clock) as b, open_feed(b, STEADY) as (_, consumer):
             await put(b, "x", "y")
             await consumer.fetch(1, 1.0)
             renew, calls = b.units.outbox.renew, []
@@ -361,7 +377,7 @@ class TestTrouble:
     async def test_a_database_that_is_away_is_said_by_fetch(self) -> None:
         async with bench() as b, open_feed(b) as (_, consumer):
 
-            async def away(*_: object) -> object:
+            async def away(*_: object, **__: object) -> object:
                 raise Unavailable("away")
 
             b.units.outbox.due = away  # type: ignore[method-assign,assignment]
@@ -391,8 +407,8 @@ class TestTrouble:
             (delivery,) = await consumer.fetch(1, 1.0)
             due = b.units.outbox.due
 
-            async def slow(*args: object) -> object:
-                entries = await due(*args)  # type: ignore[arg-type]
+            async def slow(*args: object, **hidden: object) -> object:
+                entries = await due(*args, **hidden)  # type: ignore[arg-type]
                 await consumer.settle([(delivery, DONE)])
                 return entries
 
@@ -404,7 +420,7 @@ class TestUpkeep:
     """Cleaning, alarms, closing."""
 
     async def test_published_rows_are_kept_and_then_deleted_in_batches(self) -> None:
-        settings = OutboxSettings(retention=10.0, tidy=0.0, tidy_batch=2)
+        settings = OutboxSettings(gap=0.0, retention=10.0, tidy=0.0, tidy_batch=2)
         async with bench() as b, open_feed(b, settings) as (_, consumer):
             await put(b, "1", "2", "3", "4")
             handed = await consumer.fetch(3, 1.0)
@@ -509,7 +525,7 @@ class TestRelay:
             relay, done = self.relay(b)
             async with b.units.open() as tx:
                 await tx.cast(MAIL, "hello")
-            (entry,) = await b.units.outbox.due(b.database, 1, 1)
+            (entry,) = await b.units.outbox.due(b.database, 1, retried=1)
             work = Work(Kind.CONSUME, "callcast.outbox", message=entry.message)
             assert await relay.run(work) == DONE
             assert done == [("mail.send", "mail.send/mail"), entry.message.id]

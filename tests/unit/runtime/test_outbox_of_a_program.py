@@ -111,7 +111,7 @@ class Aiosqlite:
 async def waiting(path: str) -> list[tuple[str, str]]:
     """Ids and topics that will leave."""
     async with bench(path) as b:
-        entries = await b.units.outbox.due(b.database, 10, 10)
+        entries = await b.units.outbox.due(b.database, 10, retried=10)
         return [(entry.message.id, entry.message.topic) for entry in entries]
 
 
@@ -139,7 +139,7 @@ async def test_keys_casts_ids_and_times_are_those_of_the_bus(
     outbox.add(connection, MAIL, "hello")
     connection.commit()
     async with bench(path) as b:
-        placed, mail = [e.message for e in await b.units.outbox.due(b.database, 10, 10)]
+        placed, mail = [e.message for e in await b.units.outbox.due(b.database, 10, retried=10)]
         assert (placed.id, placed.key, placed.source) == ("first", "a", "shop")
         assert placed.headers == {KEY_SEQ: "1"}
         assert placed.expires is not None

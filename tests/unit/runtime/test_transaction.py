@@ -148,7 +148,7 @@ async def test_keyed_messages_keep_their_order_and_are_numbered() -> None:
             "select message_id, key, key_seq from callcast_outbox order by id"
         )
         assert rows == [("a:1", "a", 1), ("a:2", "a", 2), ("b:1", "b", 1), ("b:2", "b", 2)]
-        entries = await b.units.outbox.due(b.database, 10, 10)
+        entries = await b.units.outbox.due(b.database, 10, retried=10)
         assert [e.message.headers for e in entries] == [{KEY_SEQ: "1"}, {KEY_SEQ: "1"}]
 
 
@@ -158,7 +158,7 @@ async def test_a_cast_names_the_service_whose_queue_must_exist_and_where_to_answ
         async with b.units.open() as tx:
             await tx.cast(CHARGE, 7, reply_to=done)
             await tx.cast(MAIL, "hello", headers={"own": "1"})
-        charge, mail = [e.message for e in await b.units.outbox.due(b.database, 10, 10)]
+        charge, mail = [e.message for e in await b.units.outbox.due(b.database, 10, retried=10)]
         assert charge.headers[SERVICE] == "payments"
         assert charge.headers[REPLY_TO] == "payments.charged"
         assert charge.body == b"7"
@@ -170,7 +170,7 @@ async def test_a_message_of_a_traced_program_carries_the_trace_it_was_sent_in() 
     async with bench(observer=observer) as b:
         async with b.units.open() as tx:
             await tx.publish(PACKED, "a")
-        (entry,) = await b.units.outbox.due(b.database, 10, 10)
+        (entry,) = await b.units.outbox.due(b.database, 10, retried=10)
         assert entry.message.traceparent == "00-trace"
         assert entry.message.headers["baggage"] == "b=1"
         assert [work.name for work in observer.begun] == ["orders.packed"]

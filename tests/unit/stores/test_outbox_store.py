@@ -41,7 +41,7 @@ async def add(database: SqliteDatabase, outbox: Outbox, *messages: Message) -> N
 
 async def due(database: SqliteDatabase, outbox: Outbox) -> dict[str, int]:
     """Ids of the messages that may leave now, and their rows."""
-    return {e.message.id: e.id for e in await outbox.due(database, 100, 100)}
+    return {e.message.id: e.id for e in await outbox.due(database, 100, retried=100)}
 
 
 async def take(database: SqliteDatabase, outbox: Outbox, lease: float = 60.0) -> int:
@@ -64,7 +64,7 @@ async def test_a_message_comes_back_as_it_was_written(
         deliver_at=8.0, unheard=True, group="only",
     )  # fmt: skip
     await add(database, outbox, written)
-    entries = await outbox.due(database, 10, 10)
+    entries = await outbox.due(database, 10, retried=10)
     assert [(e.attempts, e.message) for e in entries] == [(0, written)]
 
 
@@ -91,7 +91,7 @@ async def test_messages_of_a_key_are_numbered_without_gaps_whatever_is_sent_twic
 
     rows = await database.read("select key, key_seq from callcast_outbox where key is not null")
     assert sorted(rows) == [("a", 1), ("a", 2), ("b", 1)]
-    entries = await outbox.due(database, 100, 100)
+    entries = await outbox.due(database, 100, retried=100)
     assert {e.message.id: e.message.headers for e in entries} == {
         "a1": {"own": "1", KEY_SEQ: "1"},
         "b1": {"own": "1", KEY_SEQ: "1"},
@@ -119,7 +119,7 @@ async def test_a_row_that_is_put_off_waits_and_its_key_waits_with_it(
 
     async with database.begin() as session:
         await outbox.put_off(session, rows["a1"], delay=-1.0, error="no route")
-    entries = await outbox.due(database, 100, 100)
+    entries = await outbox.due(database, 100, retried=100)
     assert [(e.message.id, e.attempts) for e in entries] == [("a1", 2), ("b1", 0)]
     assert await database.read("select last_error from callcast_outbox where attempts > 0") == [
         ("no route",)
@@ -133,8 +133,19 @@ async def test_rows_tried_before_leave_room_for_fresh_ones(
     async with database.begin() as session:
         for row in range(1, 11):
             await outbox.put_off(session, row, delay=-1.0, error="")
-    entries = await outbox.due(database, 8, 2)
+    entries = await outbox.due(database, 8, retried=2)
     assert [e.attempts for e in entries] == [1, 1, 0, 0, 0, 0, 0, 0]
+
+
+async def test_rows_that_are_out_already_are_left_out(
+    database: SqliteDatabase, outbox: Outbox
+) -> None:
+    await add(database, outbox, *(message(str(n)) for n in range(8)))
+    async with database.begin() as session:
+        for row in (1, 2, 3):
+            await outbox.put_off(session, row, delay=-1.0, error="")
+    entries = await outbox.due(database, 3, retried=1, hidden={1, 4, 5})
+    assert [e.id for e in entries] == [2, 6, 7]
 
 
 async def test_a_parked_row_parks_its_key_alone_until_it_is_unparked(
@@ -292,7 +303,7 @@ async def test_whatever_fails_every_key_leaves_in_its_order(
             name = f"{key}{step}"
             written.setdefault(str(key), []).append(name)
             await add(database, outbox, message(name, key))
-        for entry in await outbox.due(database, 100, 100):
+        for entry in await outbox.due(database, 100, retried=100):
             fate = dice.random()
             async with database.begin() as session:
                 if fate < 0.3 and step < 50:
@@ -304,7 +315,7 @@ async def test_whatever_fails_every_key_leaves_in_its_order(
                     sent.setdefault(str(entry.message.key), []).append(entry.message.id)
                 await outbox.unpark(session)
     for _ in range(40):
-        for entry in await outbox.due(database, 100, 100):
+        for entry in await outbox.due(database, 100, retried=100):
             async with database.begin() as session:
                 await outbox.mark(session, epoch, [entry.id])
             sent.setdefault(str(entry.message.key), []).append(entry.message.id)
