@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import sqlite3
+import sys
 import threading
 from collections.abc import Callable, Generator
 from contextlib import closing
@@ -167,10 +168,11 @@ async def test_a_result_that_nobody_waits_for_is_handed_back_before_anything_els
 
 async def test_a_result_whose_loop_is_closed_is_handed_back(desk: Desk) -> None:
     back: list[int] = []
+    waiting: list[asyncio.Future[int]] = []
     holdup = Holdup(desk.writer)
 
     async def leave() -> None:
-        asyncio.ensure_future(desk.writer.do(put(1), orphaned=back.append))
+        waiting.append(asyncio.ensure_future(desk.writer.do(put(1), orphaned=back.append)))
         await asyncio.sleep(0)
 
     def elsewhere() -> None:
@@ -571,6 +573,58 @@ async def test_a_close_meets_every_step_of_the_others(path: Path) -> None:
     broker = await opened(path)
     assert (await broker.lag(SOURCE)).leased == 0
     await broker.close()
+
+
+async def test_a_settle_right_behind_a_renewal_knows_the_parted_lease(path: Path) -> None:
+    broker = await opened(path)
+    consumer = await broker.consume(SOURCE)
+    await broker.publish([message("a"), message("b")])
+    a, b = await consumer.fetch(2, 1.0)
+    holdup = Holdup(broker._engine().writer)
+    renewing = asyncio.ensure_future(asyncio.to_thread(consumer.renew, [a]))
+    while broker._engine().writer._jobs.empty():
+        await asyncio.sleep(0.001)
+    settling = asyncio.ensure_future(consumer.settle([(a, DONE), (b, DONE)]))
+    await asyncio.sleep(0)
+    holdup.go.set()
+    await asyncio.gather(renewing, settling)  # none is lost
+    assert (await broker.lag(SOURCE)).leased == 0
+    await broker.close()
+
+
+async def test_who_waits_for_a_group_that_retires_is_told(path: Path) -> None:
+    broker = await opened(path)
+    consumer = await broker.consume(SOURCE)
+    waiting = asyncio.ensure_future(consumer.fetch(10, 100.0))
+    await asyncio.sleep(0.01)
+    await broker.retire(SOURCE)
+    with pytest.raises(Unavailable, match="retired"):
+        await waiting
+    await broker.close()
+
+
+async def test_a_second_broker_in_the_process_leaves_the_locks_of_the_first_alone(
+    path: Path,
+) -> None:
+    """Closing any descriptor of a file drops all POSIX locks that a process has on it."""
+    probe = "import sqlite3, sys; cx = sqlite3.connect(sys.argv[1], timeout=0.0);"
+    probe += "print(cx.execute('pragma journal_mode = delete').fetchone()[0])"
+
+    async def locked() -> bool:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", probe, str(path), stderr=asyncio.subprocess.PIPE
+        )
+        _, errors = await child.communicate()
+        return b"database is locked" in errors
+
+    first = await opened(path)
+    assert await locked()
+    second = await opened(path)
+    assert await locked()
+    await second.close()
+    assert await locked()
+    await first.publish([message("a")])
+    await first.close()
 
 
 async def test_dead_letters_are_woken_for(path: Path) -> None:

@@ -41,7 +41,10 @@ class SqliteConsumer:
         engine.bells.add(self._bell)
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
-        """Hand over up to `limit` deliveries; waits for the first one only."""
+        """Hand over up to `limit` deliveries; waits for the first one only.
+
+        Raises `Unavailable` when the file cannot be written, or the group was retired.
+        """
         self._check_process()
         end = self._clock.now() + wait
         must_look = wait <= 0
@@ -135,6 +138,8 @@ class SqliteConsumer:
             raise
         except CallcastError as error:
             raise Unavailable(f"{hand.group.name}: cannot fetch: {error}") from error
+        if taken.is_retired and not hand.is_closed:
+            raise Unavailable(f"the group {hand.group.name} was retired: ensure it anew")
         # There may be more behind a full hand; else it is known when to look again.
         self._bell.due = self._clock.now() + (0.0 if taken.deliveries else taken.wait)
         return taken

@@ -41,6 +41,8 @@ class Taken(Struct):
     """Seconds until something becomes due by itself."""
     has_more: bool = False
     """Nothing was handed out, but the next fetch starts further on."""
+    is_retired: bool = False
+    """The group is gone."""
     freed: bool = False
     """Others may find something too: leases had ended."""
 
@@ -51,8 +53,8 @@ def fetch(turn: Turn, hand: Hand, limit: int) -> Taken:
     state = turn.cx.execute(
         "select cursor, paused from source where id = ?", (group.id,)
     ).fetchone()
-    if state is None or hand.is_closed:
-        return Taken()
+    if hand.is_closed or state is None:
+        return Taken(is_retired=state is None)
     cursor, is_paused = state
     freed = reap.expired(turn, group)
     ask = Ask(hand, limit, cursor)

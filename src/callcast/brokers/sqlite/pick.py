@@ -227,7 +227,6 @@ class _Scan:
             return False
         out = self._out.get(key, 0)
         if self._ask.hand.room(key, out) == 0:
-            self._blocked.add(key)  # what is behind must wait behind
             return False
         self._out[key] = out + 1
         return True
