@@ -38,7 +38,7 @@ class Misuse(CallcastError):
 class NotSent(CallcastError):
     """Nothing happened and nothing will: repeating is safe."""
 
-    def __init__(self, detail: str, *, id: str | None = None) -> None:  # noqa: A002 - the field's word
+    def __init__(self, detail: str, *, id: str | None = None) -> None:
         super().__init__(detail)
         self.id = id
         """The id of the message or call, when it has one: send it again under the same id."""
@@ -47,7 +47,7 @@ class NotSent(CallcastError):
 class Unanswered(CallcastError):
     """It may have happened: no answer came. Repeat only what is idempotent, under the same id."""
 
-    def __init__(self, detail: str, *, id: str | None = None) -> None:  # noqa: A002 - the field's word
+    def __init__(self, detail: str, *, id: str | None = None) -> None:
         super().__init__(detail)
         self.id = id
         """The id of the message or call, when it has one: send it again under the same id."""
@@ -82,7 +82,7 @@ class Remote(CallcastError):
         detail: str,
         *,
         status: int = 500,
-        type: str = "about:blank",  # noqa: A002 - the member's name in RFC 9457
+        type: str = "about:blank",
         title: str = "",
         data: Mapping[str, object] | None = None,
         retry_after: float | None = None,
@@ -117,7 +117,7 @@ class Refused(CallcastError):
         detail: str,
         *,
         status: int = 409,
-        type: str = "about:blank",  # noqa: A002 - the member's name in RFC 9457
+        type: str = "about:blank",
         data: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -141,7 +141,7 @@ class Unpublished(CallcastError):
     def __init__(self, errors: Sequence[NotSent | Unanswered | None]) -> None:
         failed = [error for error in errors if error is not None]
         super().__init__(f"{len(failed)} of {len(errors)} messages were not published: {failed[0]}")
-        self.errors = tuple(errors)
+        self.errors: tuple[NotSent | Unanswered | None, ...] = tuple(errors)
         """One entry per message of the batch, in its order; None where it was published."""
 
 

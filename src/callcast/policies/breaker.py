@@ -75,13 +75,13 @@ class Phase:
     __slots__ = ("calls", "failures", "is_free", "permits", "slows", "state", "until")
 
     def __init__(self, state: Circuit, until: float = inf, permits: int = 0) -> None:
-        self.state = state
-        self.is_free = state in _FREE
-        self.until = until
-        self.permits = permits
-        self.calls = 0
-        self.failures = 0
-        self.slows = 0
+        self.state: Circuit = state
+        self.is_free: bool = state in _FREE
+        self.until: float = until
+        self.permits: int = permits
+        self.calls: int = 0
+        self.failures: int = 0
+        self.slows: int = 0
 
 
 class Breaker:

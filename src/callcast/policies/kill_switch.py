@@ -52,7 +52,7 @@ class KillSwitch:
         self._wait = wait
         self._window = TimeWindow(window)
         self._opened = 0.0
-        self.state = "closed"
+        self.state: str = "closed"
 
     def admits(self, now: float) -> int | None:
         """How many may be fetched: None is as many as you like, 0 none, 1 the trial."""

@@ -34,10 +34,10 @@ class CountWindow:
         self._size = size
         self._ring = bytearray([_EMPTY]) * size
         self._place = 0
-        self.calls = 0
-        self.failures = 0
-        self.slows = 0
-        self.is_clean = False
+        self.calls: int = 0
+        self.failures: int = 0
+        self.slows: int = 0
+        self.is_clean: bool = False
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:
         """Take in one outcome, in the place of the oldest when full."""
@@ -74,9 +74,9 @@ class TimeWindow:
         self._buckets = [[0, 0, 0] for _ in range(seconds)]
         self._bucket = self._buckets[0]  # the one of the newest second
         self._newest: int | None = None
-        self.calls = 0
-        self.failures = 0
-        self.slows = 0
+        self.calls: int = 0
+        self.failures: int = 0
+        self.slows: int = 0
         self.is_clean = False  # never: counts fall as time passes
 
     def add(self, now: float, *, failed: bool, slow: bool) -> None:

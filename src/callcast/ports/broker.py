@@ -102,8 +102,8 @@ class Unsettled(CallcastError):
             f"{len(lost)} deliveries were lost to another worker (their lease had ended) and"
             f" {len(failed)} could not be settled{': ' if why else ''}{why}"
         )
-        self.lost = tuple(lost)
-        self.failed = tuple(failed)
+        self.lost: tuple[Delivery, ...] = tuple(lost)
+        self.failed: tuple[Delivery, ...] = tuple(failed)
 
 
 class Consumer(Protocol):

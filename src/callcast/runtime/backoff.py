@@ -14,7 +14,7 @@ class Backoff:
 
     def __init__(self, dice: Callable[[], float]) -> None:
         self._dice = dice
-        self.failures = 0
+        self.failures: int = 0
 
     def next(self) -> float:
         """Seconds to wait after one more failure in a row."""

@@ -64,9 +64,9 @@ class Bus:
         ports: Ports | None = None,
     ) -> None:
         table = read_table(Path.cwd())
-        self.name = name or table.name or _default_name(services)
-        self.services = tuple(services)
-        self.settings = settings or settings_of(table)
+        self.name: str = name or table.name or _default_name(services)
+        self.services: tuple[Service, ...] = tuple(services)
+        self.settings: Settings = settings or settings_of(table)
         broker = url or table.broker or BROKER_DEFAULT
         ports = ports or system_ports(broker)
         self._clock = ports.clock

@@ -31,8 +31,8 @@ class AsyncioClock:
     # The functions themselves: a method around them would double what asking the time costs, and
     # every call and message asks several times. Monotonic time is the same for all loops and
     # threads of the process; the wall clock steps when the machine's clock is set.
-    now = staticmethod(time.monotonic)
-    wall = staticmethod(time.time)
+    now: staticmethod[[], float] = staticmethod(time.monotonic)
+    wall: staticmethod[[], float] = staticmethod(time.time)
 
     async def sleep(self, delay: float) -> None:
         """Return after `delay` seconds, never earlier; 0 or less lets others run once."""
@@ -69,11 +69,11 @@ class Ticker:
     __slots__ = ("_alarm", "fine", "is_armed", "loop", "open", "rings_at")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
+        self.loop: asyncio.AbstractEventLoop = loop
         self.open: set[Expiry] = set()
-        self.is_armed = False
+        self.is_armed: bool = False
         self.fine: set[Expiry] = set()
-        self.rings_at = inf
+        self.rings_at: float = inf
         self._alarm: asyncio.TimerHandle | None = None
 
     def arm(self) -> None:
@@ -129,7 +129,7 @@ class Expiry:
     _asked: int
 
     def __init__(self, when: float) -> None:
-        self.when = when
+        self.when: float = when
         self._expired = False
 
     def expire(self) -> None:

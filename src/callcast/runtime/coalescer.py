@@ -34,10 +34,10 @@ class Entry:
     __slots__ = ("deadline", "ended", "is_under_way", "message")
 
     def __init__(self, message: Message, deadline: float, ended: asyncio.Future[None]) -> None:
-        self.message = message
-        self.deadline = deadline
-        self.ended = ended
-        self.is_under_way = False
+        self.message: Message = message
+        self.deadline: float = deadline
+        self.ended: asyncio.Future[None] = ended
+        self.is_under_way: bool = False
 
     def fail(self, error: NotSent | Unanswered) -> None:
         """End it with this error, unless it has ended."""

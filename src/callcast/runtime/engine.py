@@ -71,9 +71,9 @@ class Engine:
         self._plan = plan
         self._ports = plan.ports
         self.codec: Codec = registry.json_codec()
-        self.envelopes = Envelopes(self.codec, plan.name, plan.ports)
-        self.desk = Desk(plan.ports)
-        self.calls = Calls(
+        self.envelopes: Envelopes = Envelopes(self.codec, plan.name, plan.ports)
+        self.desk: Desk = Desk(plan.ports)
+        self.calls: Calls = Calls(
             plan.ports,
             peers=plan.peers,
             connect=self._connect,
@@ -176,13 +176,13 @@ class Running:
             if isinstance(plan.broker, str)
             else plan.broker
         )
-        self.tasks = AsyncioTasks(self._failed)
+        self.tasks: AsyncioTasks = AsyncioTasks(self._failed)
         self._executor = ThreadPoolExecutor(settings.threads_max, "callcast-handler")
         self._coalescer = Coalescer(self.broker, ports=ports, tasks=self.tasks)
-        self.sender = Sender(self.broker, self._coalescer, ports=ports, settings=settings)
+        self.sender: Sender = Sender(self.broker, self._coalescer, ports=ports, settings=settings)
         self._leases = Leases(ports.clock)
         self.hosts: list[Host] = []
-        self.inquiries = Inquiries(plan.name, ports.new_id(), ports.clock)
+        self.inquiries: Inquiries = Inquiries(plan.name, ports.new_id(), ports.clock)
         self._answers: Worker | None = None
         self._asking = asyncio.Lock()
 

@@ -42,10 +42,10 @@ class Guards:
     def __init__(
         self, retry: Retry | None, breaker: CircuitBreaker | None, bulkhead: Bulkhead | None
     ) -> None:
-        self.budget = (
+        self.budget: Budget | None = (
             None if retry is None else Budget(retry.budget, retry.budget_ratio, lock=Lock())
         )
-        self.slots = None if bulkhead is None else Slots(bulkhead, lock=Lock())
+        self.slots: Slots | None = None if bulkhead is None else Slots(bulkhead, lock=Lock())
         self._breaker = breaker
         self._circuits: Kept[Breaker] = Kept()
 

@@ -22,7 +22,7 @@ from callcast.runtime.envelope import REPLY_TO
 from callcast.runtime.handlers import Bound, Injection, bind, wants_transaction
 from callcast.runtime.house import House
 from callcast.runtime.inbox import Inbox
-from callcast.runtime.outbox_feed import OutboxSettings
+from callcast.runtime.outbox_consumer import OutboxSettings
 from callcast.runtime.relay import Relay
 from callcast.runtime.replies import AnswerErrors, reply_to
 from callcast.runtime.sending import trace_headers

@@ -66,7 +66,7 @@ class Leases:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self.has_thread = isinstance(clock, AsyncioClock)
+        self.has_thread: bool = isinstance(clock, AsyncioClock)
         self._changed = threading.Condition()
         self._holds: list[Hold] = []  # under the condition
         self._thread: threading.Thread | None = None

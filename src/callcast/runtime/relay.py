@@ -14,7 +14,8 @@ from callcast.policies.notes import summary
 from callcast.ports.broker import Source
 from callcast.ports.tasks import Tasks
 from callcast.runtime.leases import Leases
-from callcast.runtime.outbox_feed import OutboxFeed, OutboxSettings
+from callcast.runtime.outbox_consumer import OutboxSettings
+from callcast.runtime.outbox_feed import OutboxFeed
 from callcast.runtime.ports import Ports
 from callcast.runtime.subscription import Subscription, WorkerSettings
 from callcast.runtime.transaction import SERVICE, Units

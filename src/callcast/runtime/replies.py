@@ -116,7 +116,7 @@ class Inquiries:
     def __init__(self, name: str, instance: str, clock: Clock) -> None:
         topic = f"callcast.replies.{name}.{instance}"
         self._clock = clock
-        self.source = Source(topic, name)
+        self.source: Source = Source(topic, name)
         self.contract: Event[None] = Event(topic, None)
         self.headers: Mapping[str, str] = {REPLY_TO: topic, REPLY_TYPE: topic, REPLY_ERRORS: "1"}
         self._waiting: dict[str, asyncio.Future[Message]] = {}  # changed on the loop only

@@ -66,10 +66,10 @@ class Service:
         database: object = None,
         schema: Sequence[str] = (),
     ) -> None:
-        self.name = checked_name(name, "service")
+        self.name: str = checked_name(name, "service")
         self.lifespan = lifespan
         self.database = database
-        self.schema = tuple(schema)
+        self.schema: tuple[str, ...] = tuple(schema)
         self.handlers: list[Handler] = []
 
     def __repr__(self) -> str:

@@ -84,7 +84,7 @@ class Shift:
         self._is_stopping = False
         self._bell = Bell()  # rung at each verdict and settle
         self._children: list[Child] = []
-        self.hold = Hold(consumer, subscription.lease, ports.clock.now())
+        self.hold: Hold = Hold(consumer, subscription.lease, ports.clock.now())
         self.trouble: Exception | None = None
         """Why the broker does not do what it is asked; None once it does."""
 

@@ -18,6 +18,7 @@ from callcast.core.contract import Event, Operation
 from callcast.core.errors import Misuse
 from callcast.core.message import Message
 from callcast.core.work import Kind, Work
+from callcast.ports.codec import Codec
 from callcast.ports.session import Database, Row
 from callcast.runtime.envelope import Envelopes, Sending
 from callcast.runtime.ports import Ports
@@ -163,9 +164,9 @@ class Units:
         wait: float = 5.0,
     ) -> None:
         self.database = database
-        self.outbox = Outbox(database.dialect, bus)
-        self.inbox = Inbox(database.dialect)
-        self.codec = envelopes.codec
+        self.outbox: Outbox = Outbox(database.dialect, bus)
+        self.inbox: Inbox = Inbox(database.dialect)
+        self.codec: Codec = envelopes.codec
         self.ports = ports
         self._envelopes = envelopes
         self._wait = wait

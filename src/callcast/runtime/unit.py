@@ -58,7 +58,7 @@ class Unit:
         self._outbox, self._inbox = stores
         self._reach = failpoints
         self._wait = wait
-        self.is_committing = False
+        self.is_committing: bool = False
         """COMMIT was sent: from here on an error may come too late to undo anything."""
         self._state = State.IDLE
         self._manager: AbstractAsyncContextManager[Session]

@@ -20,7 +20,7 @@ class Watchdog:
         self._source = source
         self._patience = patience
         self._latest = now
-        self.is_well = True
+        self.is_well: bool = True
 
     def progress(self, now: float) -> None:
         """Something moved."""

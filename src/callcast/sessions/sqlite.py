@@ -93,7 +93,7 @@ class Writer:
 
     def __init__(self, path: str, clock: Clock, failpoints: Failpoints) -> None:
         self.path = path
-        self.seat = Seat("callcast-sqlite-writer", partial(connect, path))
+        self.seat: Seat = Seat("callcast-sqlite-writer", partial(connect, path))
         self._clock = clock
         self._failpoints = failpoints
         self._turn = asyncio.Lock()  # it is fair: first come, first served

@@ -50,8 +50,8 @@ class ServiceBus(Bus):
         peers: Mapping[str, str | Peer],
         settings: Settings | None,
     ) -> None:
-        self.clock = ManualClock()
-        self.broker = RecordingBroker(self.clock)
+        self.clock: ManualClock = ManualClock()
+        self.broker: RecordingBroker = RecordingBroker(self.clock)
         self._codec = registry.json_codec()
         ports = Ports(
             clock=self.clock, dice=lambda: 0.5, new_id=Ids(), observer=Silent(), failpoints=nowhere

@@ -32,7 +32,7 @@ class Sending:
     __slots__ = ("is_sent",)
 
     def __init__(self) -> None:
-        self.is_sent = False
+        self.is_sent: bool = False
         """Whether the request may have left: it is written at once when there is a connection."""
 
 
@@ -69,10 +69,10 @@ class Pool:
     __slots__ = ("born", "in_flight", "loop", "session")
 
     def __init__(self, limits: HttpLimits, headers: Mapping[str, str], now: float) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.born = now
-        self.in_flight = 0
-        self.session = ClientSession(
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.born: float = now
+        self.in_flight: int = 0
+        self.session: ClientSession = ClientSession(
             connector=Connector(
                 limit=limits.connections_max, keepalive_timeout=limits.keep_alive, ttl_dns_cache=10
             ),

@@ -22,8 +22,8 @@ class HangUp:
         self._served = asyncio.current_task()
         self._timer = loop.call_later(after, self._start, loop)
         self._watch: asyncio.Task[None] | None = None  # made by the timer, ended by close()
-        self.is_over = False
-        self.is_seen = False
+        self.is_over: bool = False
+        self.is_seen: bool = False
         """Whether the cancellation that the task sees, or saw, is this one's."""
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ booleans are ``true`` and ``false``.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, cast
 from urllib.parse import parse_qsl, quote, urlencode
 
@@ -57,14 +57,14 @@ class Exchange:
 
     def __init__(self, operation: Operation[Any, Any], codec: Codec) -> None:
         self.operation = operation
-        self.binding = operation.binding
-        self.is_void = is_nothing(operation.response)
+        self.binding: HttpBinding = operation.binding
+        self.is_void: bool = is_nothing(operation.response)
         if self.binding.method == "HEAD" and not self.is_void:
             raise _unbound(operation, "the answer to HEAD has no body, so response= must be None")
         shape = _shape(operation, codec)
-        self.write = shape.write
-        self.read = shape.read
-        self.encode = codec.encoder(operation.response)
+        self.write: Callable[[object], Wire] = shape.write
+        self.read: Callable[[Sequence[str], str, bytes], object] = shape.read
+        self.encode: Callable[[object], bytes] = codec.encoder(operation.response)
         self._decode = codec.decoder(operation.response)
 
     def answer(self, status: int, body: bytes) -> object:

@@ -6,7 +6,7 @@ Paths are matched as they came, percent-encoded: a ``%2F`` inside a value is no 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import unquote
 
 from callcast.core.binding import HttpBinding
@@ -18,10 +18,10 @@ class Route:
     """One path and its methods."""
 
     def __init__(self, binding: HttpBinding) -> None:
-        self.template = binding.template
-        self.params = len(binding.params)
+        self.template: str = binding.template
+        self.params: int = len(binding.params)
         pattern = "([^/]+)".join(re.escape(literal_of(part)) for part in binding.parts)
-        self.match = re.compile(pattern).fullmatch
+        self.match: Callable[[str], re.Match[str] | None] = re.compile(pattern).fullmatch
         self.methods: dict[str, Exchange] = {}  # filled by Routes while it is built
 
     def add(self, exchange: Exchange) -> None:

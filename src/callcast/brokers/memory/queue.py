@@ -43,7 +43,7 @@ class Hand(Owner):
     def __init__(self) -> None:
         super().__init__()
         self.leases: dict[int, Lease] = {}
-        self.check_at = math.inf  # no lease ends earlier; renewing only makes them later
+        self.check_at: float = math.inf  # no lease ends earlier; renewing only makes them later
 
 
 class Queue:

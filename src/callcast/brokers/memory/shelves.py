@@ -156,16 +156,16 @@ class Lane:
     )  # fmt: skip
 
     def __init__(self, key: str | int) -> None:
-        self.key = key
+        self.key: str | int = key
         self.waiting: deque[Entry] = deque()  # by place
         self.parked: dict[tuple[str, str], int] = {}  # dead letters that hold it, and their places
         self.owner: Owner | None = None
-        self.out = 0
-        self.newest = -1  # the highest place that is out
-        self.ticket = 0  # of the one place where it is found; an older ticket is void
-        self.touched = 0.0  # when a delivery of it last ended
-        self.span = math.inf  # how long that one, with those that ended with it, took
-        self.batch = 1  # how many ended with it
+        self.out: int = 0
+        self.newest: int = -1  # the highest place that is out
+        self.ticket: int = 0  # of the one place where it is found; an older ticket is void
+        self.touched: float = 0.0  # when a delivery of it last ended
+        self.span: float = math.inf  # how long that one, with those that ended with it, took
+        self.batch: int = 1  # how many ended with it
 
     @property
     def is_slow(self) -> bool:

@@ -17,7 +17,7 @@ class Bell:
     def __init__(self, hand: Hand, clock: Clock) -> None:
         self.hand = hand
         self._clock = clock
-        self.due = -math.inf
+        self.due: float = -math.inf
         """When to look again without having been rung, on the clock's `now()`."""
         self._loop = asyncio.get_running_loop()
         self._waiting: set[asyncio.Future[None]] = set()  # changed in the loop's thread

@@ -44,12 +44,14 @@ class Engine:
 
     def __init__(self, options: Options, clock: Clock) -> None:
         self.options = options
-        self.clock = DatabaseClock(clock)
-        self.bells = Bells()
+        self.clock: DatabaseClock = DatabaseClock(clock)
+        self.bells: Bells = Bells()
         path = options.path
-        self.live = Live(path.with_name(f"{path.name}-live"))
-        self.owners = itertools.count(1)
-        self.writer = Writer(self._connect, lock_wait=options.lock_wait, name=f"{path.name}-writer")
+        self.live: Live = Live(path.with_name(f"{path.name}-live"))
+        self.owners: itertools.count[int] = itertools.count(1)
+        self.writer: Writer = Writer(
+            self._connect, lock_wait=options.lock_wait, name=f"{path.name}-writer"
+        )
         self._watcher = Watcher(
             lambda: files.connect_reader(path),
             self.live,

@@ -91,7 +91,7 @@ class Awaited(_Task[R]):
         orphaned: Callable[[R], None] | None,
     ) -> None:
         super().__init__(run, after)
-        self.loop = asyncio.get_running_loop()
+        self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
         self._orphaned = orphaned  # called once at most
         self._future: asyncio.Future[R] = self.loop.create_future()
 

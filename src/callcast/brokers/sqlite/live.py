@@ -26,7 +26,7 @@ class Live:
     """This broker's own lock and socket, and what there is of the others'."""
 
     def __init__(self, folder: Path) -> None:
-        self.instance = os.urandom(8).hex()
+        self.instance: str = os.urandom(8).hex()
         self._folder = folder
         self._fd = -1
         self._lock = -1

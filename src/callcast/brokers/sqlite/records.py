@@ -65,7 +65,7 @@ class Block:
     __slots__ = ("open", "token")
 
     def __init__(self, token: int) -> None:
-        self.token = token
+        self.token: int = token
         self.open: set[Slot] = set()
 
     def end(self) -> None:

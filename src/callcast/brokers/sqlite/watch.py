@@ -62,7 +62,7 @@ class Watcher:
         self._ticks = 0
         self._questions: deque[Job] = deque()
         self._gate = threading.Lock()
-        self.calm = threading.Lock()  # held while the thread is inside SQLite
+        self.calm: threading.Lock = threading.Lock()  # held while the thread is inside SQLite
         self._is_stopped = False
         self._hears, self._knocks = socket.socketpair()
         self._hears.setblocking(False)  # noqa: FBT003 - the library's way

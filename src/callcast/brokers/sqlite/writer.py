@@ -50,7 +50,7 @@ class Writer:
         self._gate = threading.Lock()  # nothing is put behind the mark of the end
         self._is_stopped = False
         self._is_hurried = threading.Event()
-        self.calm = threading.Lock()  # held while the thread is inside SQLite
+        self.calm: threading.Lock = threading.Lock()  # held while the thread is inside SQLite
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
         self._thread.start()
 

@@ -39,7 +39,7 @@ class Buyer:
         self._orders = self._made(seed)
         self._under_way: list[Child] = []
         self.answers: dict[str, Answer] = {}
-        self.sent = 0
+        self.sent: int = 0
 
     async def place(self, count: int, *, gap: float = 0.0) -> None:
         """Place `count` orders, `gap` seconds apart at least; returns when all were sent."""

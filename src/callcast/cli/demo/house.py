@@ -87,9 +87,9 @@ class Process:
 
     def __init__(self, name: str, port: int, house: House) -> None:
         self.name = name
-        self.url = f"http://127.0.0.1:{port}"
+        self.url: str = f"http://127.0.0.1:{port}"
         self._path = house.folder / f"{name}.log"
-        self.log = Log(self._path)
+        self.log: Log = Log(self._path)
         self._begin = 0  # where in the log this run of it begins
         self._port = port
         self._house = house
@@ -166,9 +166,9 @@ class House:
         self.clock = clock
         self.command = command
         # Everything published is kept for the length of a demo, so that it can be sent again.
-        self.broker = f"sqlite:///{folder / 'demo.db'}?retain=600"
+        self.broker: str = f"sqlite:///{folder / 'demo.db'}?retain=600"
         ports = free_ports(len(SERVICES))
-        self.services = {
+        self.services: dict[str, Process] = {
             name: Process(name, port, self) for name, port in zip(SERVICES, ports, strict=True)
         }
 

@@ -38,14 +38,14 @@ class Watch:
     def __init__(self, house: House, broker: Broker) -> None:
         self._house = house
         self._broker = broker
-        self.ledgers = Ledgers(house.database)
-        self.timeouts = 0
+        self.ledgers: Ledgers = Ledgers(house.database)
+        self.timeouts: int = 0
         """Attempts to ask payments that took too long."""
-        self.failures = 0
+        self.failures: int = 0
         """Attempts to ask payments that it answered with an error."""
-        self.opened = 0
+        self.opened: int = 0
         """Times that a breaker opened."""
-        self.duplicates = 0
+        self.duplicates: int = 0
         """Messages that fulfilment's inbox knew already."""
         self.breakers: dict[str, str] = {}
 

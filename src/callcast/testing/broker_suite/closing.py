@@ -120,10 +120,12 @@ class Left:
 
     def __init__(self) -> None:
         gc.collect()
-        self.tasks = asyncio.all_tasks()
-        self.threads = set(threading.enumerate())
+        self.tasks: set[asyncio.Task[object]] = asyncio.all_tasks()
+        self.threads: set[threading.Thread] = set(threading.enumerate())
         linux = pathlib.Path("/proc/self/fd")
-        self.files = len(list((linux if linux.is_dir() else pathlib.Path("/dev/fd")).iterdir()))
+        self.files: int = len(
+            list((linux if linux.is_dir() else pathlib.Path("/dev/fd")).iterdir())
+        )
 
     def since(self) -> list[str]:
         """What has come since and is still there."""
