@@ -11,7 +11,7 @@ from callcast.brokers.sqlite import SqliteBroker
 from callcast.core.outcome import Dead, Done, Outcome
 from callcast.ports.broker import Consumer, Delivery, Source
 from callcast.ports.session import Session
-from callcast.runtime import outbox_feed
+from callcast.runtime import outbox_consumer
 from callcast.runtime.relay import Relay
 from callcast.stores.outbox import Outbox
 from callcast.testing.faults import Faults
@@ -67,15 +67,15 @@ def wire(faults: Faults, confirming: str, gate: Path) -> None:
 def hold_relay() -> asyncio.Event:
     """Let no relay look before this is set: places are passed in an order that is known."""
     go = asyncio.Event()
-    fetch = outbox_feed.OutboxConsumer.fetch
+    fetch = outbox_consumer.OutboxConsumer.fetch
 
     async def fetching(
-        self: outbox_feed.OutboxConsumer, limit: int, wait: float
+        self: outbox_consumer.OutboxConsumer, limit: int, wait: float
     ) -> Sequence[Delivery]:
         await go.wait()
         return await fetch(self, limit, wait)
 
-    outbox_feed.OutboxConsumer.fetch = fetching  # type: ignore[method-assign]
+    outbox_consumer.OutboxConsumer.fetch = fetching  # type: ignore[method-assign]
     return go
 
 
@@ -101,7 +101,7 @@ def write_down(folder: Path, epoch: int, latest: object, changed: int) -> None:
 def hurry() -> None:
     """Short leases and polls; with CRASH_CLEAN everything published is old enough to go."""
     retention = 3600.0 if "CRASH_CLEAN" in os.environ else 72 * 3600.0
-    quick = outbox_feed.OutboxSettings(
+    quick = outbox_consumer.OutboxSettings(
         lease=LEASE, margin=0.2, poll=0.01, poll_max=0.1, retention=retention
     )
     worker = Relay.worker

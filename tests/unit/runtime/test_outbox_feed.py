@@ -26,7 +26,8 @@ from callcast.core.outcome import DONE, Dead, Later, Release
 from callcast.core.work import Kind, Work
 from callcast.ports.broker import Delivery, Part, Source, Unsettled
 from callcast.ports.observer import OutboxAged
-from callcast.runtime.outbox_feed import OutboxConsumer, OutboxFeed, OutboxSettings
+from callcast.runtime.outbox_consumer import OutboxConsumer, OutboxSettings
+from callcast.runtime.outbox_feed import OutboxFeed
 from callcast.runtime.owner import this_process
 from callcast.runtime.relay import Relay
 from callcast.testing.clock import ManualClock
@@ -125,19 +126,37 @@ async def test_the_poll_slows_down_while_nothing_comes() -> None:
         assert max(gaps) == 1.0
 
 
-async def test_what_is_committed_shortly_after_a_look_leaves_together() -> None:
+async def test_what_is_committed_while_rows_are_on_their_way_leaves_together() -> None:
     clock = ManualClock()
-    settings = OutboxSettings(gap=0.5)
-    async with bench(clock=clock) as b, open_feed(b, settings) as (_, consumer):
+    async with bench(clock=clock) as b, open_feed(b, OutboxSettings(gap=0.5)) as (_, consumer):
         await put(b, "x")
-        assert names(await consumer.fetch(10, 60.0)) == ["x"]  # the first look does not wait
+        (delivery,) = await consumer.fetch(10, 60.0)
         fetching = asyncio.ensure_future(consumer.fetch(10, 60.0))
         await put(b, "y")
         await put(b, "z")
+        await clock.rest()
+        assert not fetching.done()
+        await consumer.settle([(delivery, DONE)])
+        assert names(await asyncio.wait_for(fetching, 10)) == ["y", "z"]
+
+
+@pytest.mark.parametrize("ends", ["time", "release", "close"])
+async def test_a_look_does_not_wait_for_long_for_what_is_on_its_way(ends: str) -> None:
+    clock = ManualClock()
+    async with bench(clock=clock) as b, open_feed(b, OutboxSettings(gap=0.5)) as (_, consumer):
+        await put(b, "x", "y")
+        (delivery,) = await consumer.fetch(1, 60.0)
+        fetching = asyncio.ensure_future(consumer.fetch(1, 60.0))
         await clock.advance(0.4)
         assert not fetching.done()
-        await clock.advance(0.2)
-        assert names(await asyncio.wait_for(fetching, 10)) == ["y", "z"]
+        if ends == "time":
+            await clock.advance(0.2)
+        elif ends == "release":
+            await consumer.settle([(delivery, Release())])
+        else:
+            await consumer.close()
+        expected = {"time": ["y"], "release": ["x"], "close": []}[ends]
+        assert names(await asyncio.wait_for(fetching, 10)) == expected
 
 
 async def test_a_row_put_off_waits_and_its_key_and_the_others_do_not() -> None:
