@@ -1,0 +1,126 @@
+"""The two commands: they parse, they can be run, and they say what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = ("scripts/test", "scripts/demo", ".ci/run")
+SHELL = shutil.which("sh") or "/bin/sh"
+
+
+def sh(code: str, path: Path, *, uid: int = 1000) -> subprocess.CompletedProcess[str]:
+    """Run shell code after `scripts/environment`, with nothing on the path but what is given."""
+    for name, text in {
+        "id": f"echo {uid}",
+        "cksum": "echo 1 2",
+        "cat": "read line <$1; echo $line",
+    }.items():
+        fake(path, name, text)
+    return subprocess.run(
+        [SHELL, "-c", f". {ROOT}/scripts/environment; {code}"],
+        cwd=path,
+        env={"PATH": str(path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def fake(folder: Path, name: str, text: str) -> None:
+    (folder / name).write_text(f"#!{SHELL}\n{text}\n")
+    (folder / name).chmod(0o755)
+
+
+def gates() -> ModuleType:
+    spec = importlib.util.spec_from_file_location(
+        "coverage_gates", ROOT / "scripts/coverage_gates.py"
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "scripts/environment"])
+def test_a_script_parses(script: str) -> None:
+    subprocess.run([SHELL, "-n", str(ROOT / script)], check=True)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_can_be_run(script: str) -> None:
+    assert os.access(ROOT / script, os.X_OK)
+
+
+def test_without_a_python_that_is_new_enough_the_script_says_so(tmp_path: Path) -> None:
+    fake(tmp_path, "python3", "exit 1")
+    done = sh("find_python", tmp_path)
+    assert done.returncode == 2
+    assert "needs Python 3.11 or later" in done.stderr
+
+
+def test_the_first_python_that_is_new_enough_is_taken(tmp_path: Path) -> None:
+    fake(tmp_path, "python3.13", "exit 1")
+    fake(tmp_path, "python3.12", "exit 0")
+    fake(tmp_path, "python3", "exit 0")
+    assert sh("find_python", tmp_path).stdout == "python3.12\n"
+
+
+def test_a_python_without_venv_is_told_with_the_package_that_brings_it(tmp_path: Path) -> None:
+    fake(tmp_path, "python3", 'case "$2" in *ensurepip*) exit 1;; *) echo python3.11-venv;; esac')
+    done = sh("need_venv python3", tmp_path)
+    assert done.returncode == 2
+    assert "apt-get install python3.11-venv" in done.stderr
+
+
+def test_root_has_the_package_installed(tmp_path: Path) -> None:
+    fake(tmp_path, "python3", 'case "$2" in *ensurepip*) exit 1;; *) echo python3.11-venv;; esac')
+    fake(tmp_path, "apt-get", 'echo "$@" >>said')
+    done = sh("need_venv python3", tmp_path, uid=0)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert (tmp_path / "said").read_text() == "update -qq\ninstall -y -qq python3.11-venv\n"
+
+
+def test_it_installs_once_and_again_when_the_project_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    fake(tmp_path / ".venv" / "bin", "python", 'case "$*" in *install*) echo "$*" >>said;; esac')
+    for _ in range(2):
+        done = sh("prepare demo --editable '.[rich]'", tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == ""
+    assert (tmp_path / "said").read_text().count("--editable .[rich]") == 1
+    fake(tmp_path, "cksum", "echo 3 4")
+    done = sh("cksum() { echo 3 4; }; prepare demo --editable '.[rich]'", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "said").read_text().count("--editable .[rich]") == 2
+
+
+def entry(*, missing: int) -> dict[str, object]:
+    summary = {"num_statements": 10, "covered_lines": 10 - missing}
+    return {"summary": summary, "missing_lines": list(range(missing)), "missing_branches": []}
+
+
+def test_a_line_of_a_pure_floor_that_did_not_run_is_below_its_gate() -> None:
+    files = {
+        Path("src/callcast/core/work.py"): entry(missing=1),
+        Path("src/callcast/core/context.py"): entry(missing=0),
+        Path("src/callcast/runtime/bus.py"): entry(missing=1),
+    }
+    assert list(gates().misses(files)) == [
+        "src/callcast/core/work.py: 90.0 %, lines [0], branches []"
+    ]
+
+
+def test_all_files_are_summed_for_the_gate_of_all() -> None:
+    total = gates().summed([entry(missing=1), entry(missing=0)])
+    assert total.percent == 95.0
