@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 
 from msgspec import Struct
 
@@ -47,6 +48,10 @@ class OutboxSettings:
     """From which age on unsent rows raise the alarm."""
 
 
+_COUNT = count()
+"""Tells the consumers of one process apart."""
+
+
 class Handed(Struct, frozen=True):
     """The handle of a delivery: its row, and the epoch under which it was handed out."""
 
@@ -72,7 +77,7 @@ class OutboxConsumer:
     ) -> None:
         self._units = units
         self._outbox = units.outbox
-        self._owner = this_process()
+        self._owner = f"{this_process()}|{next(_COUNT)}"
         self._ports = ports
         self._clock = ports.clock
         self._reach = ports.failpoints
@@ -209,14 +214,15 @@ class OutboxConsumer:
             return await self._renew()
         outbox, database = self._outbox, self._units.database
         lane = await outbox.lane(database)
-        dead = lane.owner if lane.left > 0 and is_dead(lane.owner) else ""
-        if lane.left > 0 and not dead:
+        # Its own name stands there when a cancellation came between taking and knowing it.
+        former = lane.owner if lane.owner == self._owner or is_dead(lane.owner) else ""
+        if lane.left > 0 and not former:
             return False
         since = self._clock.now()
         try:
             async with database.begin(is_durable=False) as session:
                 epoch = await outbox.take(
-                    session, self._owner, lease=self._settings.lease, dead=dead
+                    session, self._owner, lease=self._settings.lease, former=former
                 )
         except Busy:
             return False

@@ -30,9 +30,11 @@ def this_process() -> str:
 
 
 def is_dead(owner: str) -> bool:
-    """Whether the process of this name surely no longer runs; False when that cannot be known."""
-    place, _, rest = owner.partition("|")
-    pid, _, started = rest.partition("|")
+    """Whether the process of this name surely no longer runs; False when that cannot be known.
+
+    What follows the name behind another ``|`` is its owner's own.
+    """
+    place, pid, started, *_ = *owner.split("|"), "", ""
     if not place or place != _place(os.getpid()) or not pid.isdecimal() or not started:
         return False
     return _started(int(pid)) != started

@@ -110,13 +110,13 @@ class Outbox:
         return Lane(cast("int", epoch), cast("float", left), cast("str", owner))
 
     async def take(
-        self, session: Session, owner: str, *, lease: float, dead: str = ""
+        self, session: Session, owner: str, *, lease: float, former: str = ""
     ) -> int | None:
-        """Take the lane when its lease is over, or its owner is `dead`, which is known to be so.
+        """Take the lane when its lease is over, or from its `former` owner, known to be gone.
 
         The new epoch, or None while another has it.
         """
-        rows = await session.fetch(self._texts.take, owner, lease, self.bus, LANE, dead or None)
+        rows = await session.fetch(self._texts.take, owner, lease, self.bus, LANE, former or None)
         return cast("int", rows[0][0]) if rows else None
 
     async def renew(self, session: Session, epoch: int, lease: float) -> bool:

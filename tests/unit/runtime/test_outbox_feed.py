@@ -420,6 +420,19 @@ class TestTrouble:
                 fetching = asyncio.ensure_future(consumer.fetch(1, 1.0))
             assert names(await fetching) == ["x"]
 
+    async def test_a_lane_that_was_taken_unknowingly_is_taken_again_at_once(self) -> None:
+        async with bench() as b, open_feed(b) as (_, consumer):
+            await put(b, "x")
+            async with b.database.begin() as session:  # and then a cancellation came
+                await b.units.outbox.take(session, consumer._owner, lease=3600.0)
+            assert names(await consumer.fetch(1, 0.0)) == ["x"]
+
+    async def test_two_relays_of_one_process_are_not_taken_for_each_other(self) -> None:
+        async with bench() as b, open_feed(b) as (_, first), open_feed(b) as (_, second):
+            await put(b, "x", "y")
+            assert names(await first.fetch(1, 1.0)) == ["x"]
+            assert await second.fetch(1, 0.0) == ()
+
     async def test_a_row_settled_while_a_look_is_under_way_is_not_handed_out_twice(self) -> None:
         async with bench() as b, open_feed(b) as (_, consumer):
             await put(b, "x")

@@ -16,6 +16,7 @@ from callcast.runtime.owner import is_dead, this_process
 def test_this_process_is_alive_and_has_one_name() -> None:
     assert this_process() == this_process()
     assert not is_dead(this_process())
+    assert not is_dead(f"{this_process()}|7")
 
 
 def test_a_child_is_dead_once_it_was_killed_reaped_or_not() -> None:

@@ -199,8 +199,8 @@ async def test_a_lane_whose_owner_is_dead_is_taken_before_its_lease_ends(
     await take(database, outbox)
     assert (await outbox.lane(database)).owner == "me"
     async with database.begin() as session:
-        assert await outbox.take(session, "other", lease=60.0, dead="somebody") is None
-        assert await outbox.take(session, "other", lease=60.0, dead="me") == 2
+        assert await outbox.take(session, "other", lease=60.0, former="somebody") is None
+        assert await outbox.take(session, "other", lease=60.0, former="me") == 2
 
 
 async def test_a_bus_has_its_own_rows_lane_and_ids(
