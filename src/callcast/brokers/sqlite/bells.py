@@ -12,7 +12,11 @@ from callcast.ports.clock import Clock
 
 
 class Bell:
-    """One consumer's: rung when there may be something new for it."""
+    """One consumer's: rung when there may be something new for it.
+
+    It wakes the consumer's event loop, which then asks the writer. Letting the ring ask at once
+    would save a hop, and lease messages to a worker whose loop is blocked.
+    """
 
     def __init__(self, hand: Hand, clock: Clock) -> None:
         self.hand = hand

@@ -106,6 +106,7 @@ class Awaited(_Task[R]):
         except asyncio.CancelledError:
             self.is_void = is_voidable
             if self._future.done() and not self._future.cancelled():
+                self._future.exception()  # seen
                 self.unheard()
             raise
 
