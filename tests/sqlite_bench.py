@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from sqlite3 import Connection
@@ -12,6 +13,7 @@ from callcast.brokers.sqlite import catalog, fetch, files, look, publish, reap, 
 from callcast.brokers.sqlite.dbclock import SECOND, DatabaseClock
 from callcast.brokers.sqlite.records import Group, Hand, Turn
 from callcast.brokers.sqlite.settle import Settled, Verdict
+from callcast.brokers.sqlite.writer import Writer
 from callcast.core.errors import NotSent
 from callcast.core.message import Message
 from callcast.core.outcome import Outcome
@@ -115,6 +117,20 @@ class Table:
 
     def count(self, table: str) -> int:
         return int(self.cx.execute(f"select count(*) from {table}").fetchone()[0])
+
+
+class Holdup:
+    """Keeps the writer's thread, so that jobs gather behind it."""
+
+    def __init__(self, writer: Writer) -> None:
+        self.began = threading.Event()
+        self.go = threading.Event()
+        self.job = writer.start(self._run)
+        assert self.began.wait(5)
+
+    def _run(self, cx: Connection) -> None:
+        self.began.set()
+        assert self.go.wait(5)
 
 
 def message(name: str, *, key: str | None = None, **more: object) -> Message:
