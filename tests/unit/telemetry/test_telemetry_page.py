@@ -14,6 +14,6 @@ SOURCE = Path(names.__file__).read_text()
 
 def test_the_page_lists_every_metric() -> None:
     _, _, metrics = SOURCE.partition("# Metrics of the conventions.")
-    named = {n for n in re.findall(r'= "([a-z_.]+)"', metrics.partition("# Headers.")[0])}
+    named = set(re.findall(r'= "([a-z_.]+)"', metrics.partition("# Headers.")[0]))
     listed = set(re.findall(r"^\| `([a-z_.]+)` \|", PAGE.read_text(), re.MULTILINE))
     assert {name for name in named if METRIC.match(name)} == listed
