@@ -91,7 +91,7 @@ def hold_and_wait(scene: Scene) -> tuple[subprocess.Popen[str], subprocess.Popen
     """One process is stopped with the lock in its hands; another one has its messages by then."""
     second = scene.spawn("pack", armed="gate=pause:0,inbox.delivered=pause:0", CRASH_GATE="1")
     scene.until_reported(second, "gate")
-    holder = scene.spawn("pack", armed="inbox.mid_handler@1=stop")
+    holder = scene.spawn("pack", armed="inbox.mid_handler@1=stop:0.2")
     scene.until_stopped(holder, "inbox.mid_handler")
     (scene.folder / "gate").touch()
     scene.until_reported(second, "inbox.delivered")
@@ -207,7 +207,7 @@ def test_while_the_database_is_away_nothing_is_acknowledged_dead_or_counted(
     scene: Scene, small_disk: Path
 ) -> None:
     """I16."""
-    child = scene.spawn("pack", armed="inbox.delivered@1=stop,inbox.delivered=pause:0")
+    child = scene.spawn("pack", armed="inbox.delivered@1=stop:0.2,inbox.delivered=pause:0")
     scene.until_stopped(child, "inbox.delivered")
     filler = small_disk / "filler"
     fill(filler)

@@ -134,10 +134,13 @@ def stale_marks(scene: Scene) -> list[str]:
 
 
 def stop_and_succeed(scene: Scene, mutant: str = "") -> None:
-    """One relay is stopped before its mark; a second has the lane when the first goes on."""
-    first = scene.spawn("sell", ORDERS, armed="outbox.after_publish@1=stop", mutant=mutant)
+    """One relay is stopped before its mark; a second has the lane when the first goes on.
+
+    The first has a single message, so that it holds no lock of a database when it stops.
+    """
+    first = scene.spawn("sell", 1, armed="outbox.after_publish@1=stop:0.2", mutant=mutant)
     scene.until_stopped(first, "outbox.after_publish")
-    second = scene.spawn("sell", ORDERS, armed="outbox.before_publish@1=stop", mutant=mutant)
+    second = scene.spawn("sell", ORDERS, armed="outbox.before_publish@1=stop:0.2", mutant=mutant)
     scene.until_stopped(second, "outbox.before_publish")
     os.kill(first.pid, signal.SIGCONT)
     finish(first, "event loop blocked", "lease lost source='callcast.outbox/orders'")
@@ -210,7 +213,7 @@ def test_on_a_full_disk_the_users_transaction_fails_whole_and_all_goes_on_with_s
 ) -> None:
     """O16."""
     filler = small_disk / "filler"
-    child = scene.spawn("sell", ORDERS, armed="outbox.after_commit@2=stop")
+    child = scene.spawn("sell", ORDERS, armed="outbox.after_commit@2=stop:0.2")
     scene.until_stopped(child, "outbox.after_commit")
     fill(filler)
     os.kill(child.pid, signal.SIGCONT)

@@ -22,9 +22,11 @@ class Faults:
     """Failpoints armed by name: ``{"outbox.after_publish": "kill", "inbox.delivered@3": "raise"}``.
 
     Actions: ``kill`` (SIGKILL to this process), ``raise`` (`InjectedError`), ``pause:0.5`` (block
-    for so many seconds), ``stop`` (SIGSTOP, until somebody sends SIGCONT). ``name@3`` acts at the
-    third hit only, a bare name at every one. Each place that acts is first written, with the
-    process id, to the file `log`, and that is flushed to the disk: a fault that never fired shows.
+    for so many seconds), ``stop`` (SIGSTOP, until somebody sends SIGCONT; ``stop:0.2`` blocks for
+    so long first, so that other threads come to rest and hold no lock meanwhile). ``name@3`` acts
+    at the third hit only, a bare name at every one. Each place that acts is first written, with
+    the process id, to the file `log`, and that is flushed to the disk: a fault that never fired
+    shows.
 
     `from_environment` reads ``CALLCAST_FAILPOINTS`` (``name=kill,name@3=raise``) and
     ``CALLCAST_FAILPOINT_LOG``, for child processes.
@@ -51,14 +53,14 @@ class Faults:
             return
         self._report(name)
         word, _, number = action.partition(":")
+        if number:
+            time.sleep(float(number))
         if word == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         elif word == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         elif word == "raise":
             raise InjectedError(name)
-        else:
-            time.sleep(float(number))
 
     def _report(self, name: str) -> None:
         if self._log is None:
@@ -82,7 +84,7 @@ def _place(text: str) -> tuple[str, int]:
 
 def _checked(action: str) -> str:
     word, _, number = action.partition(":")
-    is_pause = word == "pause" and number.replace(".", "", 1).isdecimal()
-    if action not in {"kill", "raise", "stop"} and not is_pause:
+    is_timed = word in {"pause", "stop"} and number.replace(".", "", 1).isdecimal()
+    if action not in {"kill", "raise", "stop"} and not is_timed:
         raise Misuse(f"failpoint action {action!r}: use kill, raise, stop or pause:SECONDS")
     return action

@@ -49,7 +49,9 @@ def test_a_pause_blocks_for_its_seconds(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == f"{os.getpid()} a.place\n"
 
 
-@pytest.mark.parametrize("action", ["explode", "pause", "pause:", "pause:soon", "kill:1", ""])
+@pytest.mark.parametrize(
+    "action", ["explode", "pause", "pause:", "pause:soon", "kill:1", "stop:", ""]
+)
 def test_an_unknown_action_is_misuse(action: str) -> None:
     with pytest.raises(Misuse, match="use kill, raise, stop or pause"):
         Faults({"a.place": action})
@@ -82,8 +84,9 @@ def test_a_killed_process_has_reported_where_it_dies(tmp_path: Path) -> None:
     assert (tmp_path / "log").read_text() == f"{child.pid} a.place\n"
 
 
-def test_a_stopped_process_goes_on_when_it_is_told_to(tmp_path: Path) -> None:
-    child = spawn("a.place@2=stop", tmp_path / "log")
+@pytest.mark.parametrize("armed", ["a.place@2=stop", "a.place@2=stop:0.01"])
+def test_a_stopped_process_goes_on_when_it_is_told_to(tmp_path: Path, armed: str) -> None:
+    child = spawn(armed, tmp_path / "log")
     _, status = os.waitpid(child.pid, os.WUNTRACED)
     assert os.WIFSTOPPED(status)
     os.kill(child.pid, signal.SIGCONT)
