@@ -19,12 +19,12 @@ class Ledger:
         is_heard = type(ports.observer).tell is not Silent.tell
         self._tell = ports.observer.tell if is_heard else None
 
-    def enter(self, delivery: Delivery, outcome: Outcome) -> None:
-        """Tell one verdict; told often, so that it costs nothing when nobody listens."""
+    def enter(self, delivery: Delivery, outcome: Outcome, *, ran: float) -> None:
+        """Tell one verdict, after a handling of `ran` seconds; nothing when nobody listens."""
         tell = self._tell
         if tell is None:
             return
-        waited = max(0.0, self._clock.wall() - delivery.message.time)
+        waited = max(0.0, self._clock.wall() - ran - delivery.message.time)
         if isinstance(outcome, Done):
             tell(Settled(self._source, "done", delivery.round + 1, waited))
             return

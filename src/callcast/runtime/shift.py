@@ -245,7 +245,8 @@ class Shift:
             if self._subscription.park and isinstance(outcome, Dead):
                 outcome = replace(outcome, park=True)
             outcome = self._switch.judge(delivery, outcome, now)
-        self._ledger.enter(delivery, outcome)
+        ends = self.hold.until.get(delivery, now + self._patience)
+        self._ledger.enter(delivery, outcome, ran=now - (ends - self._patience))
         self._conclude(delivery, outcome)
         if self._switch.is_open:
             self._withdraw("the kill switch is open")
