@@ -2,33 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
-import sys
 import zipfile
-from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
-PARTS = ("pyproject.toml", "README.md", "LICENSE", "src", "examples")
+from wheel_parts import ROOT, build_wheel
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> zipfile.ZipFile:
-    """The wheel as it would be released, built from a copy that has nothing else beside it."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for part in PARTS:
-        if (ROOT / part).is_dir():
-            skipped = shutil.ignore_patterns("__pycache__", "*.db*")
-            shutil.copytree(ROOT / part, folder / part, ignore=skipped)
-        else:
-            shutil.copy(ROOT / part, folder / part)
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    done = subprocess.run([*build, str(folder)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (made,) = folder.glob("*.whl")
-    return zipfile.ZipFile(made)
+    return zipfile.ZipFile(build_wheel(tmp_path_factory.mktemp("wheel")))
 
 
 def test_the_wheel_has_the_package_the_shop_and_the_licence(wheel: zipfile.ZipFile) -> None:
