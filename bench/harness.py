@@ -15,9 +15,12 @@ import os
 import platform
 import statistics
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
+
+R = TypeVar("R")
 
 RESULTS = Path(__file__).parent / "results"
 _RELATIONS = {"<=": operator.le, ">=": operator.ge}
@@ -152,14 +155,32 @@ def alternate(
     The order is reversed in every second round, so that nobody always runs behind the same one.
     """
     seen: dict[str, list[float]] = {name: [] for name in contenders}
+    for name, figure in _in_turn(contenders, rounds, warmups):
+        seen[name].append(figure)
+    return {name: Figure(figures) for name, figures in seen.items()}
+
+
+def alternate_all(
+    contenders: Mapping[str, Callable[[], Mapping[str, float]]], *, rounds: int, warmups: int = 1
+) -> dict[str, Figure]:
+    """As `alternate`, of contenders that return several figures: ``"huey: consume"``."""
+    seen: dict[str, list[float]] = {}
+    for name, figures in _in_turn(contenders, rounds, warmups):
+        for what, figure in figures.items():
+            seen.setdefault(f"{name}: {what}", []).append(figure)
+    return {name: Figure(figures) for name, figures in seen.items()}
+
+
+def _in_turn(
+    contenders: Mapping[str, Callable[[], R]], rounds: int, warmups: int
+) -> Iterator[tuple[str, R]]:
     for number in range(-warmups, rounds):
         order = list(contenders) if number % 2 else list(reversed(contenders))
         for name in order:
             gc.collect()
-            figure = contenders[name]()
+            result = contenders[name]()
             if number >= 0:
-                seen[name].append(figure)
-    return {name: Figure(figures) for name, figures in seen.items()}
+                yield name, result
 
 
 def versions(*distributions: str) -> dict[str, str]:
