@@ -90,9 +90,12 @@ class Acts:
     async def kill(self, count: int) -> None:
         """Kill fulfilment while it holds work, and start it again."""
         stage = self.stage
-        placing = stage.tasks.start(stage.buyer.place(count, gap=GAP), name="orders")
         at = self._now()
-        in_flight = await self._killed_when_busy()
+        # Packing takes a few milliseconds, and a look now and then would miss it: so fulfilment
+        # is made to wait for its database, and dies with the work in its hands.
+        with stage.watch.ledgers.locked("fulfilment"):
+            placing = stage.tasks.start(stage.buyer.place(count, gap=GAP), name="orders")
+            in_flight = await self._killed_when_busy()
         self._fault("fulfilment killed", at, in_flight)
         stage.say(f"fulfilment is killed with SIGKILL while it holds {in_flight} messages")
         await stage.clock.sleep(DOWN)

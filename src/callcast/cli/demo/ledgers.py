@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -42,6 +42,16 @@ class Ledgers:
     def unsent(self, services: Sequence[str]) -> int:
         """Messages that wait in outboxes."""
         return sum(self._number(service, UNSENT) for service in services)
+
+    @contextmanager
+    def locked(self, service: str) -> Iterator[None]:
+        """Hold the write lock of a service's database: its handlers wait, work in their hands."""
+        with closing(sqlite3.connect(self._database(service), isolation_level=None)) as connection:
+            connection.execute("begin immediate")
+            try:
+                yield
+            finally:
+                connection.execute("rollback")
 
     def _number(self, service: str, query: str) -> int:
         rows = self._read(service, query)
