@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar, cast
@@ -21,6 +22,8 @@ T = TypeVar("T")
 
 PREFIX = "CALLCAST_"
 PEER_PREFIX = "CALLCAST_PEER_"
+MISSPELT = 0.75
+"""Names as alike as this are one name, misspelt: ``CALLCAST_BROKR`` is, ``CALLCAST_TEST_X`` not."""
 BROKER_DEFAULT = "memory://"
 
 
@@ -91,7 +94,8 @@ _PLAIN = (
 def read_table(folder: Path, environ: Mapping[str, str] = os.environ) -> Table:
     """Files first (`pyproject.toml`, then `callcast.toml`), the environment over them.
 
-    Raises `Misuse` for a value that is not of its kind, naming where it stands.
+    Raises `Misuse` for a value that is not of its kind, naming where it stands, and for a variable
+    that is nearly a setting; other ``CALLCAST_*`` variables are the program's own.
     """
     raw: dict[str, object] = {}
     for name in ("pyproject.toml", "callcast.toml"):
@@ -103,6 +107,8 @@ def read_table(folder: Path, environ: Mapping[str, str] = os.environ) -> Table:
             peers[name[len(PEER_PREFIX) :].lower().replace("_", "-")] = value
         elif name.startswith(PREFIX) and (key := known.get(name[len(PREFIX) :])):
             raw[key] = value
+        elif name.startswith(PREFIX):
+            _refuse_misspelt(name.removeprefix(PREFIX), list(known))
     if peers:
         raw["peers"] = {**cast("Mapping[str, object]", raw.get("peers", {})), **peers}
     try:
@@ -112,6 +118,13 @@ def read_table(folder: Path, environ: Mapping[str, str] = os.environ) -> Table:
             f"a setting of callcast is wrong: {error} (looked in {folder / 'pyproject.toml'}"
             f" [tool.callcast], {folder / 'callcast.toml'} and {PREFIX}* variables)"
         ) from error
+
+
+def _refuse_misspelt(name: str, known: Sequence[str]) -> None:
+    """A setting that is silently not set would be found out at night."""
+    meant = difflib.get_close_matches(name, known, n=1, cutoff=MISSPELT)
+    if meant:
+        raise Misuse(f"{PREFIX}{name} is no setting: did you mean {PREFIX}{meant[0]}?")
 
 
 def _file(path: Path) -> Mapping[str, object]:

@@ -78,6 +78,30 @@ def test_a_wrong_value_is_named_with_the_places_looked_at(
     assert "callcast.toml" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("CALLCAST_BROKR", "CALLCAST_BROKER"),
+        ("CALLCAST_BROKER_URL", "CALLCAST_BROKER"),
+        ("CALLCAST_SLOT", "CALLCAST_SLOTS"),
+        ("CALLCAST_KILLSWITCH_WAIT", "CALLCAST_KILL_SWITCH_WAIT"),
+    ],
+)
+def test_a_misspelt_variable_is_refused_with_what_was_meant(
+    tmp_path: Path, name: str, meant: str
+) -> None:
+    with pytest.raises(Misuse, match=f"{name} is no setting: did you mean {meant}\\?"):
+        read_table(tmp_path, {name: "3"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["CALLCAST_FAILPOINTS", "CALLCAST_FAILPOINT_LOG", "CALLCAST_TEST_BROKER", "CALLCAST_BENCH"],
+)
+def test_a_variable_of_the_programs_own_is_left_alone(tmp_path: Path, name: str) -> None:
+    assert read_table(tmp_path, {name: "3"}) == read_table(tmp_path, {})
+
+
 def test_delays_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Misuse, match="delays="):
         settings_of(read_table(tmp_path, {"CALLCAST_DELAYS": "soon"}))
