@@ -88,7 +88,7 @@ def _extras(handler: Handler) -> Sequence[tuple[str, object]]:
     function = handler.function
     try:
         hints = typing.get_type_hints(_annotated(function))
-    except NameError as error:
+    except (NameError, AttributeError, SyntaxError, TypeError) as error:
         raise Misuse(
             f"{handler.where}: an annotation cannot be resolved ({error}): import that name at"
             " module level, not under TYPE_CHECKING or inside a function"

@@ -97,14 +97,18 @@ async def test_a_parameter_without_annotation_is_refused() -> None:
     assert "'size' has no annotation" in await refusal(service)
 
 
-async def test_an_annotation_that_cannot_be_resolved_is_refused() -> None:
+@pytest.mark.parametrize("annotation", ["NoSuchName", "Order.NoSuchName", "no name", "Order[int]"])
+async def test_an_annotation_that_cannot_be_resolved_is_refused(annotation: str) -> None:
     service = Service("warehouse")
 
     async def pack(order: Order, pool: object) -> None: ...
 
-    pack.__annotations__["pool"] = "NoSuchName"
+    pack.__annotations__["pool"] = annotation
     service.on(PLACED)(pack)
-    assert "cannot be resolved" in await refusal(service)
+    said = await refusal(service)
+    assert "cannot be resolved" in said
+    assert "pack (" in said
+    assert f"{__file__}:" in said
 
 
 async def test_a_handler_without_parameters_is_refused() -> None:
