@@ -142,7 +142,11 @@ class Unpublished(CallcastError):
         failed = [error for error in errors if error is not None]
         super().__init__(f"{len(failed)} of {len(errors)} messages were not published: {failed[0]}")
         self.errors: tuple[NotSent | Unanswered | None, ...] = tuple(errors)
-        """One entry per message of the batch, in its order; None where it was published."""
+        """One entry per message of the batch, in its order; None where it was published.
+
+        A `NotSent` with a cause is the broker's failure; one without is about that message alone,
+        and sending it again would be refused again.
+        """
 
 
 class Busy(CallcastError):

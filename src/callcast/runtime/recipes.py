@@ -12,12 +12,13 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from callcast.core.contract import Operation
-from callcast.core.errors import Misuse
+from callcast.core.errors import Misuse, NotSent
 from callcast.core.outcome import Outcome
 from callcast.core.work import Layer
 from callcast.policies.breaker import BreakerLayer
 from callcast.policies.budget import Budget
 from callcast.policies.bulkhead import BulkheadLayer
+from callcast.policies.classify import Verdict, verdict_of
 from callcast.policies.deadline import Deadline, ServedDeadline
 from callcast.policies.expire import Expire
 from callcast.policies.known import Known
@@ -88,7 +89,7 @@ def publish(ports: Ports, retry: Retry | None = None) -> list[Layer[object]]:
     """
     options = retry or Retry()
     budget = Budget(options.budget, options.budget_ratio, lock=Lock())
-    judge = Judge(options, budget, dice=ports.dice, repeats=repeats(is_idempotent=True))
+    judge = Judge(options, budget, dice=ports.dice, repeats=_may_pass)
     layers: list[Layer[object] | None] = [
         *observed(ports),
         Deadline(clock=ports.clock),
@@ -154,6 +155,12 @@ def checked(layers: Sequence[Layer[R] | None]) -> list[Layer[R]]:
         if outer in kinds and inner in kinds and kinds.index(outer) < kinds.index(inner):
             raise Misuse(f"{outer} must not stand outside {inner}: {why}")
     return there
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether a publish may succeed later: not where the broker refused this very message."""
+    is_refusal = isinstance(error, NotSent) and error.__cause__ is None
+    return not is_refusal and verdict_of(error) is Verdict.FAILED
 
 
 class _Calling:

@@ -97,6 +97,29 @@ async def test_the_log_is_read_where_it_is_retained_only(path: Path) -> None:
     await broker.close()
 
 
+async def test_a_write_that_failed_names_its_cause_so_that_it_is_tried_again(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = await opened(path)
+
+    async def fails(*_: object, **__: object) -> None:
+        raise WriteFailed("database is locked")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(broker._engine().writer, "do", fails)
+        with pytest.raises(Unpublished) as caught:
+            await broker.publish([message("a")])
+    [error] = caught.value.errors
+    assert isinstance(error, NotSent)
+    assert isinstance(error.__cause__, WriteFailed)
+    with pytest.raises(Unpublished) as refused:
+        await broker.publish([message("b", topic="nobody.hears")])
+    [error] = refused.value.errors
+    assert isinstance(error, NotSent)
+    assert error.__cause__ is None
+    await broker.close()
+
+
 async def test_a_commit_of_unknown_end_is_unanswered(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
@@ -23,6 +24,8 @@ from callcast import (
     Transaction,
     Unanswered,
 )
+from callcast.brokers.memory import MemoryBroker
+from callcast.runtime.clock import AsyncioClock
 
 
 class Order(Struct):
@@ -35,6 +38,7 @@ SLOW = Operation("inventory.slow", float, None, idempotent=True, deadline=0.05)
 FRAGILE = Operation("inventory.fragile", str, int)
 RESERVE = Operation("inventory.reserve", Order, int, once=True)
 PLACED = Event("orders.placed", Order, key=lambda order: order.id)
+UNHEARD = Event("orders.seen", Order, unheard=True)
 COUNTED = Event("inventory.counted", int)
 
 FAST = Settings(recovery=Recovery(immediate=0, delays=()))
@@ -131,6 +135,39 @@ async def test_an_event_that_nobody_hears_is_not_sent() -> None:
         with pytest.raises(NotSent) as caught:
             await bus.publish(PLACED, Order("o-1"), id="m-1")
     assert caught.value.id == "m-1"
+
+
+async def test_a_publish_that_is_refused_for_good_is_not_tried_again() -> None:
+    tried: list[str] = []
+
+    class Counting(MemoryBroker):
+        async def publish(self, messages: Sequence[Message]) -> None:
+            tried.extend(message.id for message in messages)
+            await super().publish(messages)
+
+    broker = Counting(AsyncioClock())
+    async with Bus(broker, name="shop") as bus:
+        with pytest.raises(NotSent, match="ever subscribed"):
+            await bus.publish(PLACED, Order("o-1"), id="m-1")
+    await broker.close()
+    assert tried == ["m-1"]
+
+
+async def test_a_publish_that_the_broker_could_not_take_is_tried_again() -> None:
+    tried: list[str] = []
+
+    class Full(MemoryBroker):
+        async def publish(self, messages: Sequence[Message]) -> None:
+            tried.extend(message.id for message in messages)
+            if len(tried) == 1:
+                raise NotSent("the disk is full")
+            await super().publish(messages)
+
+    broker = Full(AsyncioClock())
+    async with Bus(broker, name="shop") as bus:
+        await bus.publish(UNHEARD, Order("o-1"), id="m-1")
+    await broker.close()
+    assert tried == ["m-1", "m-1"]
 
 
 async def test_the_result_of_a_cast_is_published_as_the_event_it_names() -> None:

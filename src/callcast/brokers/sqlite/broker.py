@@ -246,10 +246,15 @@ class SqliteBroker:
 
 
 def _failure(message: Message, error: CallcastError) -> NotSent | Unanswered:
+    """What became of one message of a batch that failed as a whole; the cause says why."""
+    fault: NotSent | Unanswered
     if isinstance(error, WriteFailed) and not error.is_certain:
         detail = f"message {message.id!r} may have been stored: {error}"
-        return Unanswered(detail, id=message.id)
-    return NotSent(f"message {message.id!r} was not sent: {error}", id=message.id)
+        fault = Unanswered(detail, id=message.id)
+    else:
+        fault = NotSent(f"message {message.id!r} was not sent: {error}", id=message.id)
+    fault.__cause__ = error
+    return fault
 
 
 async def _in_a_thread(run: Callable[[], None]) -> None:
