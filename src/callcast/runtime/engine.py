@@ -285,24 +285,26 @@ class Running:
             open_database=self._open_database,
         )
 
-    def _open_database(self, service: str, declared: object) -> Database:
+    def _open_database(self, service: Service, asked: str) -> Database:
         """What a service declared; else a file of its own beside the embedded broker's.
 
         Never the broker's own file: a handler that holds a write transaction while it awaits a
-        publish would stop its own broker.
+        publish would stop its own broker. `asked` is the handler that wants a transaction.
         """
         ports = self._plan.ports
-        if declared is not None:
-            return registry.open_database(declared, ports)
+        if service.database is not None:
+            return registry.open_database(service.database, ports)
         url = self._plan.broker if isinstance(self._plan.broker, str) else ""
         if url.startswith("sqlite:"):
             path = Path(registry.sqlite_path(url))
-            return registry.sqlite_database(str(path.with_name(f"{path.stem}.{service}.db")), ports)
+            return registry.sqlite_database(
+                str(path.with_name(f"{path.stem}.{service.name}.db")), ports
+            )
         if self.broker.traits.name == "memory":
             return registry.sqlite_database(":memory:", ports)
         raise Misuse(
-            f"service {service!r} takes a Transaction, but has no database: say"
-            f" Service({service!r}, database='sqlite:///...')"
+            f"{asked} takes a Transaction, but service {service.name!r} has no database: say"
+            f" Service({service.name!r}, database='sqlite:///...')"
         )
 
     def _failed(self, name: str, error: BaseException) -> None:

@@ -59,8 +59,9 @@ class Host:
         Raises `Misuse` for a handler that cannot be bound; what the lifespan raises passes.
         """
         service = self.service
-        if service.database is not None or any(map(wants_transaction, service.handlers)):
-            await self._open_database()
+        asking = [handler.where for handler in service.handlers if wants_transaction(handler)]
+        if service.database is not None or asking:
+            await self._open_database("".join(asking[:1]))
         if service.lifespan is not None:
             self._yielded = await self._stack.enter_async_context(service.lifespan())
         for handler in service.handlers:
@@ -93,9 +94,9 @@ class Host:
         """Leave the lifespan and close the database. Idempotent."""
         await self._stack.aclose()
 
-    async def _open_database(self) -> None:
+    async def _open_database(self, asked: str) -> None:
         house, service = self._house, self.service
-        database = house.open_database(service.name, service.database)
+        database = house.open_database(service, asked)
         self._database = database
         self._stack.push_async_callback(database.close)
         self.units = Units(database, envelopes=house.envelopes, ports=house.ports, bus=house.name)

@@ -14,6 +14,7 @@ from callcast.ports.tasks import Tasks
 from callcast.runtime.envelope import Envelopes
 from callcast.runtime.leases import Leases
 from callcast.runtime.ports import Ports
+from callcast.runtime.service import Service
 from callcast.runtime.serving import Desk
 from callcast.runtime.settings import Settings
 
@@ -36,5 +37,5 @@ class House:
     desk: Desk
     send: Callable[[Message], Awaitable[None]]
     """Publishes one message durably, through the PUBLISH chain."""
-    open_database: Callable[[str, object], Database]
-    """Opens the database of a service, by its name and what it declared."""
+    open_database: Callable[[Service, str], Database]
+    """Opens the database of a service; the text names a handler that asks for it, for errors."""

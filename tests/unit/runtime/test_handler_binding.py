@@ -7,8 +7,12 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from msgspec.structs import replace
 
 from callcast import Bus, Context, Event, Misuse, Operation, Service, Struct, Transaction
+from callcast.brokers.memory import MemoryBroker
+from callcast.ports.broker import Traits
+from callcast.runtime.clock import AsyncioClock
 
 
 class Order(Struct):
@@ -159,6 +163,28 @@ async def test_an_operation_that_is_once_needs_a_transaction() -> None:
         return 1
 
     assert "once=True" in await refusal(service)
+
+
+async def test_a_transaction_without_a_database_names_the_handler_that_asks_for_it() -> None:
+    class Elsewhere(MemoryBroker):
+        @property
+        def traits(self) -> Traits:
+            return replace(super().traits, name="elsewhere")
+
+    service = Service("warehouse")
+
+    @service.on(PLACED)
+    async def pack(order: Order, tx: Transaction) -> None: ...
+
+    broker = Elsewhere(AsyncioClock())
+    with pytest.raises(Misuse) as caught:
+        async with Bus(broker, services=[service]):
+            pass
+    await broker.close()
+    said = str(caught.value)
+    assert "pack (" in said
+    assert f"{__file__}:" in said
+    assert "Service('warehouse', database='sqlite:///...')" in said
 
 
 async def test_two_handlers_of_one_operation_are_refused_with_both_places() -> None:
