@@ -85,6 +85,8 @@ class Traits(Struct, frozen=True):
     knows_hearers: bool = True
     """It can tell that no group has ever subscribed."""
     body_max_bytes: int = 1_048_576
+    log_kept: float = 0.0
+    """Seconds for which messages can be replayed after all groups have passed them."""
     release_costs: str = "one write"
     """What a `Release` costs, in words."""
 

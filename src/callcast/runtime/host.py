@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import platform
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -32,6 +33,8 @@ from callcast.runtime.subscription import Subscription, WorkerSettings
 from callcast.runtime.sweeper import Sweeper
 from callcast.runtime.transaction import Transaction, Units
 from callcast.runtime.worker import Worker
+
+_log = logging.getLogger("callcast")
 
 
 class Host:
@@ -69,6 +72,7 @@ class Host:
 
     async def start(self) -> None:
         """Start the relay and the workers; their topics exist by now."""
+        self._warn_of_forgetting()
         if self._relay is not None:
             await self._relay.start()
         if self._sweeper is not None:
@@ -112,6 +116,18 @@ class Host:
         self._relay = relay.worker(house.tasks, settings=outbox, leases=house.leases)
         retention = house.settings.inbox_retention
         self._sweeper = Sweeper(self.units, house.broker, retention=retention)
+
+    def _warn_of_forgetting(self) -> None:
+        """A replay may bring what the inbox no longer knows: it would be dead, not run."""
+        kept, known = self._house.broker.traits.log_kept, self._house.settings.inbox_retention
+        if self._sweeper is not None and kept > known:
+            _log.warning(
+                "the broker keeps messages longer than the inbox of service %s: replayed ones older"
+                " than %.0f s are unknown and will be dead; raise inbox_retention to %.0f s",
+                self.service.name,
+                known,
+                kept,
+            )
 
     def _bind(self, handler: Handler) -> None:
         house = self._house

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import pytest
 from transaction_parts import Bench, bench
 
+from callcast import Bus, Event, Service, Transaction
 from callcast.core.errors import Unavailable
 from callcast.ports.broker import Lag, Part, Source
 from callcast.runtime.sweeper import EVERY, Sweeper
@@ -87,3 +90,17 @@ async def test_it_runs_every_hour() -> None:
         while await known(b):
             await asyncio.sleep(0.001)
         running.cancel()
+
+
+@pytest.mark.parametrize(("retain", "said"), [("864000", True), ("3600", False)])
+async def test_a_log_that_outlives_the_inbox_is_told_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, retain: str, said: bool
+) -> None:
+    service = Service("warehouse")
+
+    @service.on(Event("orders.placed", str))
+    async def pack(order: str, tx: Transaction) -> None: ...
+
+    async with Bus(f"sqlite:///{tmp_path / 'shop.db'}?retain={retain}", services=[service]):
+        pass
+    assert ("raise inbox_retention to 864000 s" in caplog.text) is said

@@ -12,6 +12,8 @@ from pathlib import Path
 from sqlite3 import Connection
 from typing import TypeVar
 
+from msgspec.structs import replace
+
 from callcast.brokers.sqlite import catalog, look, publish
 from callcast.brokers.sqlite.consumer import SqliteConsumer
 from callcast.brokers.sqlite.dbclock import span
@@ -70,6 +72,7 @@ class SqliteBroker:
             retain=retain,
             lock_wait=lock_wait,
         )
+        self._traits = replace(TRAITS, log_kept=retain)
         self._clock = clock
         self._opened: Engine | None = None
         self._pid = os.getpid()
@@ -79,7 +82,7 @@ class SqliteBroker:
     @property
     def traits(self) -> Traits:
         """What is so about this broker."""
-        return TRAITS
+        return self._traits
 
     @property
     def delay_max(self) -> float:
