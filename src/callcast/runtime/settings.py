@@ -58,8 +58,6 @@ class Table(Struct, forbid_unknown_fields=True, rename="kebab"):
     broker: str | None = None
     name: str | None = None
     peers: dict[str, str] = {}
-    database: str | None = None
-    traces: str | None = None
     publish_deadline: float | None = None
     slots: int | None = None
     threads_max: int | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from callcast import Bus, Misuse, Peer, Service
-from callcast.runtime.settings import Settings, read_table, settings_of
+from callcast.runtime.settings import Settings, Table, read_table, settings_of
 
 
 def test_nothing_said_gives_the_defaults(tmp_path: Path) -> None:
@@ -131,3 +131,11 @@ def test_a_peer_is_an_http_url_without_credentials(url: str) -> None:
 def test_the_repr_of_a_peer_shows_no_secret() -> None:
     peer = Peer("http://host:1", auth="Bearer secret", headers={"X-Key": "secret"})
     assert "secret" not in repr(peer)
+
+
+def test_every_setting_that_is_taken_is_used() -> None:
+    """A setting that is read and changes nothing would be believed."""
+    source = Path(read_table.__code__.co_filename).with_name("bus.py").read_text()
+    source += Path(read_table.__code__.co_filename).read_text().partition("_PLAIN = (")[2]
+    for name in Table.__struct_fields__:
+        assert f"table.{name}" in source or f'"{name}"' in source, name
