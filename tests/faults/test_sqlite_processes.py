@@ -98,6 +98,33 @@ async def test_a_worker_killed_with_a_long_lease_frees_its_messages_in_two_secon
     await broker.close()
 
 
+async def test_whoever_opens_the_file_has_the_messages_of_the_dead_at_once(path: Path) -> None:
+    """A program that runs for less than a second frees them too: the first fetch has them."""
+    broker = await opened(path)
+    await broker.publish([message(f"m{number}") for number in range(64)])
+    await broker.close()
+    child = start("hold", path, 64, 600)
+    assert await asyncio.to_thread(line, child) == "64"
+    end(child, kill=True)
+    broker = broker_at(path)
+    consumer = await broker.consume(SOURCE)
+    taken = await consumer.fetch(100, 0.0)
+    assert {(one.message.id, one.crashes) for one in taken} == {(f"m{n}", 1) for n in range(64)}
+    await broker.close()
+
+
+async def test_whoever_opens_the_file_leaves_the_living_theirs(path: Path) -> None:
+    broker = await opened(path)
+    await broker.publish([message("m")])
+    consumer = await broker.consume(SOURCE)
+    assert len(await consumer.fetch(1, 0.0)) == 1
+    other = broker_at(path)
+    lag = await other.lag(SOURCE)
+    assert (lag.ready, lag.leased) == (0, 1)
+    await other.close()
+    await broker.close()
+
+
 async def test_a_worker_that_lives_keeps_its_messages(path: Path) -> None:
     broker = await opened(path)
     await broker.publish([message("m")])

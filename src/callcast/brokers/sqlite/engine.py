@@ -19,6 +19,7 @@ from callcast.brokers.sqlite.forks import HOOKS
 from callcast.brokers.sqlite.jobs import Closed
 from callcast.brokers.sqlite.live import Live
 from callcast.brokers.sqlite.publish import Published
+from callcast.brokers.sqlite.records import Turn
 from callcast.brokers.sqlite.watch import Watcher
 from callcast.brokers.sqlite.writer import Writer
 from callcast.ports.clock import Clock
@@ -138,6 +139,7 @@ class Engine:
             cx.execute("begin immediate")
             schema.prepare(cx, str(self.options.path))
             self.clock.anchor(cx)
+            freed = self._reap(cx)
             cx.execute("commit")
             if not self._is_watching:
                 self._watcher.start()
@@ -146,7 +148,14 @@ class Engine:
             cx.close()  # rolls back
             raise
         cx.execute("pragma busy_timeout = 0")
+        self.tell(freed)
         return cx
+
+    def _reap(self, cx: Connection) -> set[int]:
+        """Take back what the dead held, before anything is fetched."""
+        turn = Turn(cx, self.clock.now())
+        dead = reap.dead(cx, self.live.is_alive)
+        return {topic for instance in dead for topic in reap.of_dead(turn, instance)}
 
 
 _UNCALM: list[Engine] = []

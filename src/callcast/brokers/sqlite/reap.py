@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from sqlite3 import Connection
 
 from callcast.brokers.sqlite import lanes
@@ -30,6 +30,12 @@ def expired(turn: Turn, group: Group) -> bool:
     for (token,) in tokens:
         reclaim(turn, group, token)
     return bool(tokens)
+
+
+def dead(cx: Connection, is_alive: Callable[[str], bool]) -> list[str]:
+    """The brokers whose leases stand though they are dead."""
+    instances = cx.execute("select distinct instance from lease").fetchall()
+    return [instance for (instance,) in instances if not is_alive(instance)]
 
 
 def of_dead(turn: Turn, instance: str) -> list[int]:

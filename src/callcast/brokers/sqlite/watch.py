@@ -33,7 +33,8 @@ POLL = 0.25
 """Seconds between two looks for commits of others."""
 
 REAP = 1.0
-"""Seconds between two looks for leases of the dead: their messages are free within two."""
+"""Seconds between two looks for leases of the dead: their messages are free within two. Whoever
+opens the file has looked once, so that they are free for a program that runs for less."""
 
 _LOG = logging.getLogger("callcast.sqlite")
 
@@ -188,10 +189,8 @@ class Watcher:
                 bell.ring()
 
     def _reap(self, cx: Connection) -> None:
-        instances = cx.execute("select distinct instance from lease").fetchall()
-        for (instance,) in instances:
-            if not self._live.is_alive(instance):
-                self._take_back(partial(reap.of_dead, instance=instance))
+        for instance in reap.dead(cx, self._live.is_alive):
+            self._take_back(partial(reap.of_dead, instance=instance))
         now = self._clock.now()
         if cx.execute("select 1 from lease where until <= ? limit 1", (now,)).fetchone():
             self._take_back(reap.of_ended)
