@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from callcast.core.context import AMBIENT, Context
+from callcast.core.message import Message
 from callcast.core.outcome import Dead, Done, Later, Outcome
 from callcast.policies.observing import Silent
 from callcast.ports.broker import Delivery
@@ -15,6 +17,7 @@ class Ledger:
 
     def __init__(self, subscription: Subscription, ports: Ports) -> None:
         self._source = str(subscription.source)
+        self._service = subscription.service
         self._clock = ports.clock
         is_heard = type(ports.observer).tell is not Silent.tell
         self._tell = ports.observer.tell if is_heard else None
@@ -33,4 +36,21 @@ class Ledger:
         if isinstance(outcome, (Later, Dead)):
             attempts = int(outcome.notes.get("callcast-attempts", attempts))
             error = outcome.notes.get("callcast-error-type", error)
-        tell(Settled(self._source, word, attempts, waited, error))
+        # Not for Done, which is every message: it is logged for debugging only.
+        token = AMBIENT.set(_context(delivery.message, self._service))
+        try:
+            tell(Settled(self._source, word, attempts, waited, error))
+        finally:
+            AMBIENT.reset(token)
+
+
+def _context(message: Message, service: str) -> Context:
+    """The ids that the log line of a failed message needs to be found."""
+    return Context(
+        message.id,
+        message.correlation_id or message.id,
+        message.causation_id,
+        message.source,
+        service,
+        message.type,
+    )

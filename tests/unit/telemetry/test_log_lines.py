@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 from telemetry_kit import TRACE, TRACEPARENT, Watched, context, serving
 
+from callcast import Bus, Event, Refused, Service
 from callcast.core.context import AMBIENT
 from callcast.ports import observer as facts
 from callcast.telemetry.logs import (
@@ -176,3 +177,18 @@ def test_install_writes_lines_for_people_by_default(capsys: pytest.CaptureFixtur
     logging.getLogger("shop").warning("late")
     undo()
     assert capsys.readouterr().err.endswith("WARNING shop: late\n")
+
+
+async def test_the_line_of_a_dead_message_has_its_ids(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.addFilter(Correlated())
+    service, happened = Service("warehouse"), Event("orders.placed", str)
+
+    @service.on(happened)
+    async def pack(order: str) -> None:
+        raise Refused("no box fits")
+
+    async with Bus("memory://", services=[service]) as bus:
+        await bus.publish(happened, "piano", id="m-1")
+        await bus.idle()
+    (line,) = [vars(each) for each in caplog.records if "outcome='dead'" in each.getMessage()]
+    assert (line["message_id"], line["correlation_id"]) == ("m-1", "m-1")
