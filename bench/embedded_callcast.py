@@ -72,7 +72,9 @@ async def subscribe(path: Path, case: Case) -> None:
         return
 
 
-async def publish(path: Path, case: Case, work: Sequence[Order], in_flight: int) -> Stopwatch:
+async def publish(
+    path: Path, case: Case, work: Sequence[Order], *, in_flight: int = IN_FLIGHT
+) -> Stopwatch:
     """Publish `work` with so many awaited at a time."""
     async with Bus(url(path), name="shop") as bus:
         waiting = iter(work)
@@ -100,7 +102,7 @@ async def consume(path: Path, case: Case, count: int) -> Stopwatch:
 async def both(path: Path, case: Case, count: int) -> dict[str, float]:
     """Publish, then consume."""
     await subscribe(path, case)
-    sent = await publish(path, case, orders(count), IN_FLIGHT)
+    sent = await publish(path, case, orders(count))
     done = await consume(path, case, count)
     deliveries = count * case.groups
     return {
@@ -114,7 +116,7 @@ async def both(path: Path, case: Case, count: int) -> dict[str, float]:
 async def await_each(path: Path, count: int) -> float:
     """Messages a second when each is durable before the next is published."""
     await subscribe(path, Case())
-    watch = await publish(path, Case(), orders(count), 1)
+    watch = await publish(path, Case(), orders(count), in_flight=1)
     return count / watch.wall
 
 
@@ -138,7 +140,7 @@ async def others(path: Path, count: int, *, is_slow: bool) -> float:
     if is_slow:
         slow = partial(order, customer=SLOW)
         work = [each for number, fast in enumerate(work) for each in (fast, slow(number))]
-    await publish(path, Case(PLACED_KEYED), work, IN_FLIGHT)
+    await publish(path, Case(PLACED_KEYED), work)
     async with Bus(url(path), services=[service]):
         with timed() as watch:
             await counted.is_over.wait()

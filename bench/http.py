@@ -5,37 +5,34 @@ server there can be (a fixed response, in a process of its own), so that what is
 client. Contenders take turns in many short rounds, because the speed of a shared machine changes
 within a second; the median of the rounds' ratios counts.
 
-    python bench/http.py [--rounds 150] [--calls 256] [--out bench/results/http.json]
+    python bench/http.py [--rounds 150] [--calls 256] [--quick]
 
 Goals: at most 1.3 times the CPU time of raw aiohttp, at least 4 times the throughput of httpx2
 with stamina and circuitbreaker. Exits 1 when one is missed.
 """
 
-# ruff: noqa: E402 - this folder leaves the path first: its http.py would hide the standard one
 from __future__ import annotations
 
 import sys
 from pathlib import Path
 
-sys.path[:] = [path for path in sys.path if Path(path).resolve() != Path(__file__).parent]
+sys.path.append(sys.path.pop(0))  # this file would hide the standard module
 
 import argparse
 import asyncio
-import json
-import platform
 import socket
-import statistics
 import subprocess
+import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib.metadata import version
 
 import aiohttp
 import circuitbreaker
 import httpx2
 import msgspec
 import stamina
+from harness import Figure, Goal, Report, versions
 
 from callcast import Bus, Operation
 
@@ -148,40 +145,35 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, dict[str, list
     return figures
 
 
-def ratio(above: list[float], below: list[float]) -> dict[str, float]:
-    """Of each round, so that a slow moment hits both sides."""
-    each = [a / b for a, b in zip(above, below, strict=True)]
-    lower, median, upper = statistics.quantiles(each, n=4)
-    return {"median": median, "lower quartile": lower, "upper quartile": upper}
-
-
-def verdict(figures: dict[str, dict[str, list[float]]]) -> dict[str, object]:
-    ours, raw, stack = figures["callcast"], figures["raw aiohttp"], figures["stack"]
-    cpu = ratio(ours["cpu_us"], raw["cpu_us"])
-    throughput = ratio(stack["wall_us"], ours["wall_us"])
-    return {
-        "goals": {
-            "CPU time per call against raw aiohttp": {
-                "goal": "<= 1.3", **cpu, "met": cpu["median"] <= 1.3,
-            },
-            "throughput against httpx2 + stamina + circuitbreaker": {
-                "goal": ">= 4", **throughput, "met": throughput["median"] >= 4.0,
-            },
-        },
-        "medians": {
-            name: {key: statistics.median(values) for key, values in both.items()}
-            for name, both in figures.items()
-        },
-    }  # fmt: skip
+def told(figures: dict[str, dict[str, list[float]]], options: argparse.Namespace) -> Report:
+    """Figures, ratios within a round, and goals."""
+    report = Report(
+        "http",
+        "us",
+        versions("callcast", "aiohttp", "httpx2", "stamina", "circuitbreaker"),
+        {"calls": options.calls, "concurrent": CONCURRENT, "clock": "wall, and CPU of the process"},
+    )
+    for name, both in figures.items():
+        for clock in ("cpu", "wall"):
+            report.figures[f"{name}: {clock}"] = Figure(both[f"{clock}_us"])
+    cpu = report.ratio("callcast: cpu", "raw aiohttp: cpu").median
+    wall = report.ratio("stack: wall", "callcast: wall").median
+    report.goals = [
+        Goal("HTTP call, all policies, CPU time: raw aiohttp", cpu, "<=", 1.3, "x"),
+        Goal("HTTP call, throughput: httpx2 + stamina + circuitbreaker", wall, ">=", 4.0, "x"),
+    ]
+    return report
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=150)
     parser.add_argument("--calls", type=int, default=256)
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/http.json")
+    parser.add_argument("--quick", action="store_true", help="only show that it runs")
     parser.add_argument("--serve", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.quick:
+        options.rounds, options.calls = 2, CONCURRENT
     if options.serve:
         asyncio.run(serve(options.serve))
     with socket.socket() as free:
@@ -196,26 +188,12 @@ def main() -> int:
             figures = asyncio.run(measure(url, options.rounds, options.calls))
         finally:
             server.kill()
-    known = ("aiohttp", "httpx2", "stamina", "circuitbreaker", "callcast")
-    result = {
-        **verdict(figures),
-        "rounds": options.rounds,
-        "calls": options.calls,
-        "concurrent": CONCURRENT,
-        "figures": figures,
-        "versions": {"python": platform.python_version(), **{n: version(n) for n in known}},
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=2) + "\n")
-    for name, both in result["medians"].items():
-        print(f"{name:12} {both['wall_us']:8.1f} us wall, {both['cpu_us']:8.1f} us CPU per call")
-    for name, goal in result["goals"].items():
-        outcome = "met" if goal["met"] else "MISSED"
-        print(
-            f"{name}: {goal['median']:.2f} (half of the rounds {goal['lower quartile']:.2f} to"
-            f" {goal['upper quartile']:.2f}), goal {goal['goal']}: {outcome}"
-        )
-    return 0 if all(goal["met"] for goal in result["goals"].values()) else 1
+    report = told(figures, options)
+    if not options.quick:
+        return report.finish()
+    with tempfile.TemporaryDirectory() as nowhere:
+        report.finish(Path(nowhere))
+    return 0
 
 
 if __name__ == "__main__":
