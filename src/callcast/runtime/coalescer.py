@@ -108,7 +108,8 @@ class Coalescer:
             raise NotSent(f"message {message.id!r} was not sent: the bus is closed", id=message.id)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._buffer.append(Entry(message, deadline, ended))
-        self._bell.ring()
+        if self._bell.waiting is not None:
+            self._bell.ring()
         if self._sending is None:
             self._sending = self._tasks.start(self._send_on(), name="coalescer: send")
         if self._sweeping is None or deadline < self._sweep_at:

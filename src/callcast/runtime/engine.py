@@ -123,12 +123,10 @@ class Engine:
         if running.fatal is not None:
             raise running.fatal
 
-    async def send(self, contract: Event[Any] | Operation[Any, Any], message: Message) -> None:
+    def send(self, contract: Event[Any] | Operation[Any, Any], message: Message) -> Awaitable[None]:
         """Send a message of this contract, durably, within the publish deadline."""
         sender = self.running.sender
-        if not sender.knows(contract):
-            await sender.prepare(contract)
-        await sender.send(message)
+        return sender.send(message) if sender.knows(contract) else sender.first(contract, message)
 
     def transaction(self, service: Service | None) -> AbstractAsyncContextManager[Transaction]:
         """A transaction on the database of a hosted service."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
@@ -53,6 +53,11 @@ class Sender:
             raise NotSent(f"{contract.topic!r}: {error}") from error
         self._known[id(contract)] = contract
 
+    async def first(self, contract: Event[Any] | Operation[Any, Any], message: Message) -> None:
+        """Prepare the contract, then send the message; raises as both do."""
+        await self.prepare(contract)
+        await self.send(message)
+
     async def send(self, message: Message) -> None:
         """Send one message; returns when it is durable.
 
@@ -80,7 +85,7 @@ class Sender:
         if message.deliver_at is not None:
             need(self._broker, Schedules)
 
-    async def _hand_over(self, work: Work) -> None:
+    def _hand_over(self, work: Work) -> Awaitable[object]:
         """The innermost step of PUBLISH: into the coalescer, with the trace of the span around."""
         message, deadline = work.message, work.deadline
         if message is None or deadline is None:
@@ -88,7 +93,7 @@ class Sender:
         carrier = self._ports.observer.carrier(work)
         if carrier:
             message = traced(message, carrier)
-        await self._coalescer.publish(message, deadline)
+        return self._coalescer.publish(message, deadline)
 
 
 def traced(message: Message, carrier: Mapping[str, str]) -> Message:
