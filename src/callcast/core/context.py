@@ -7,7 +7,7 @@ from contextvars import ContextVar
 
 from msgspec import Struct
 
-from callcast.core.message import NO_HEADERS
+from callcast.core.message import NO_HEADERS, Message
 
 
 class Context(Struct, frozen=True, eq=False):
@@ -32,6 +32,18 @@ class Context(Struct, frozen=True, eq=False):
     """Monotonic seconds on the bus's clock by which the caller stops waiting; calls made from the
     handler inherit it. For a consumed message it is the handler's own ``timeout``."""
     headers: Mapping[str, str] = NO_HEADERS
+
+
+def context_of(message: Message, service: str) -> Context:
+    """The ids of a message, for what is told about it outside its handler."""
+    return Context(
+        message.id,
+        message.correlation_id or message.id,
+        message.causation_id,
+        message.source,
+        service,
+        message.type,
+    )
 
 
 AMBIENT: ContextVar[Context | None] = ContextVar("callcast_context", default=None)

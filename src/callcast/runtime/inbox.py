@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from msgspec.structs import replace
 
+from callcast.core.context import AMBIENT, context_of
 from callcast.core.contract import Event, Operation
 from callcast.core.errors import CommitUnknown, Misuse, Refused
 from callcast.core.message import Message
@@ -53,6 +54,16 @@ class Inbox:
 
     async def __call__(self, work: Work, proceed: Next[R], /) -> R:
         """Do the work once."""
+        message = work.message
+        # What is told about duplicates and commits is told with the ids of this work.
+        context = work.context if message is None else context_of(message, self._group)
+        token = AMBIENT.set(context)
+        try:
+            return await self._once(work, proceed)
+        finally:
+            AMBIENT.reset(token)
+
+    async def _once(self, work: Work, proceed: Next[R]) -> R:
         if work.kind is Kind.CONSUME:
             # Around consumed work R is Outcome, by the recipe that this layer stands in.
             return cast("R", await self._consume(work, cast("Next[Outcome]", proceed)))

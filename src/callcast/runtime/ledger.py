@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from callcast.core.context import AMBIENT, Context
-from callcast.core.message import Message
+from callcast.core.context import AMBIENT, context_of
 from callcast.core.outcome import Dead, Done, Later, Outcome
 from callcast.policies.observing import Silent
 from callcast.ports.broker import Delivery
@@ -37,20 +36,8 @@ class Ledger:
             attempts = int(outcome.notes.get("callcast-attempts", attempts))
             error = outcome.notes.get("callcast-error-type", error)
         # Not for Done, which is every message: it is logged for debugging only.
-        token = AMBIENT.set(_context(delivery.message, self._service))
+        token = AMBIENT.set(context_of(delivery.message, self._service))
         try:
             tell(Settled(self._source, word, attempts, waited, error))
         finally:
             AMBIENT.reset(token)
-
-
-def _context(message: Message, service: str) -> Context:
-    """The ids that the log line of a failed message needs to be found."""
-    return Context(
-        message.id,
-        message.correlation_id or message.id,
-        message.causation_id,
-        message.source,
-        service,
-        message.type,
-    )

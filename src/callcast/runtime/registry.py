@@ -24,6 +24,8 @@ _EXTRAS = {
     "kafka": ("confluent_kafka", "kafka"),
     "nats": ("nats", "nats"),
     "redis": ("redis", "redis"),
+    "rediss": ("redis", "redis"),
+    "postgres": ("asyncpg", "postgres"),
     "postgresql": ("asyncpg", "postgres"),
 }
 """Brokers beyond the core: their driver, and the extra that brings it."""

@@ -27,6 +27,9 @@ MISSPELT = 0.75
 BROKER_DEFAULT = "memory://"
 
 
+INBOX_RETENTION_LEAST = 7 * 86_400.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """How a bus behaves where a contract, a handler or a peer does not say otherwise.
@@ -48,8 +51,16 @@ class Settings:
     watchdog: float = 30.0
     drain: float = 25.0
     body_max_bytes: int = 1_048_576
-    inbox_retention: float = 7 * 86_400.0
+    inbox_retention: float = INBOX_RETENTION_LEAST
+    """How long handled ids are kept: a redrive of what is older is not known to be a repeat."""
     outbox_retention: float = 72 * 3_600.0
+
+    def __post_init__(self) -> None:
+        if self.inbox_retention < INBOX_RETENTION_LEAST:
+            raise Misuse(
+                f"Settings(inbox_retention={self.inbox_retention!r}): seven days"
+                f" ({INBOX_RETENTION_LEAST:.0f} s) is the least, or a redrive would run twice"
+            )
 
 
 class Table(Struct, forbid_unknown_fields=True, rename="kebab"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from callcast import Bus, Misuse
@@ -13,6 +15,10 @@ from callcast.runtime.clock import AsyncioClock
     ("url", "said"),
     [
         ("kafka://host", r"pip install 'callcast\[kafka\]'"),
+        ("amqp://host", r"pip install 'callcast\[rabbitmq\]'"),
+        ("nats://host", r"pip install 'callcast\[nats\]'"),
+        ("rediss://host", r"pip install 'callcast\[redis\]'"),
+        ("postgresql://host", r"pip install 'callcast\[postgres\]'"),
         ("carrier-pigeon://", "use one of memory, sqlite"),
         ("memory://?speed=fast", "option 'speed' is unknown"),
         ("sqlite:///a.db?sync=off", "option 'sync' is unknown"),
@@ -20,7 +26,11 @@ from callcast.runtime.clock import AsyncioClock
         ("sqlite://", "names no file"),
     ],
 )
-def test_a_url_that_names_no_broker_says_what_to_do(url: str, said: str) -> None:
+def test_a_url_that_names_no_broker_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, url: str, said: str
+) -> None:
+    for driver in ("pika", "confluent_kafka", "nats", "redis", "asyncpg"):
+        monkeypatch.setitem(sys.modules, driver, None)  # as if it were not installed
     with pytest.raises(Misuse, match=said):
         registry.open_broker(url, AsyncioClock())
 

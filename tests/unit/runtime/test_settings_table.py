@@ -139,3 +139,8 @@ def test_every_setting_that_is_taken_is_used() -> None:
     source += Path(read_table.__code__.co_filename).read_text().partition("_PLAIN = (")[2]
     for name in Table.__struct_fields__:
         assert f"table.{name}" in source or f'"{name}"' in source, name
+
+
+def test_an_inbox_that_forgets_within_seven_days_is_refused() -> None:
+    with pytest.raises(Misuse, match="seven days"):
+        Settings(inbox_retention=60.0)

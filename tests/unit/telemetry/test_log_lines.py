@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from telemetry_kit import TRACE, TRACEPARENT, Watched, context, serving
 
-from callcast import Bus, Event, Refused, Service
+from callcast import Bus, Event, Refused, Service, Transaction
 from callcast.core.context import AMBIENT
 from callcast.ports import observer as facts
 from callcast.telemetry.logs import (
@@ -191,4 +191,20 @@ async def test_the_line_of_a_dead_message_has_its_ids(caplog: pytest.LogCaptureF
         await bus.publish(happened, "piano", id="m-1")
         await bus.idle()
     (line,) = [vars(each) for each in caplog.records if "outcome='dead'" in each.getMessage()]
+    assert (line["message_id"], line["correlation_id"]) == ("m-1", "m-1")
+
+
+async def test_the_line_of_a_duplicate_has_its_ids(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.handler.addFilter(Correlated())
+    service, happened = Service("warehouse"), Event("orders.placed", str)
+
+    @service.on(happened)
+    async def pack(order: str, tx: Transaction) -> None: ...
+
+    with caplog.at_level(logging.DEBUG, "callcast"):
+        async with Bus("memory://", services=[service]) as bus:
+            for _ in range(2):
+                await bus.publish(happened, "piano", id="m-1")
+                await bus.idle()
+    (line,) = [vars(each) for each in caplog.records if "duplicate" in each.getMessage()]
     assert (line["message_id"], line["correlation_id"]) == ("m-1", "m-1")
