@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import select
 import signal
 import sqlite3
 import subprocess
@@ -26,19 +27,32 @@ PROGRAMS = Path(__file__).with_name("chaos_programs.py")
 SOURCE = Source("chaos.jobs", "chaos")
 WORKERS = 4
 PERIOD = 0.5
-KILLS = 44
+KILLING_LEAST = 20.0
+KILLING_MOST = 70.0
+"""Seconds: killing goes on until it has hit often enough, and fails when that takes longer."""
 KILLS_LEAST = 30
+BACKLOG_LEAST = 1_000
+"""Jobs that wait at any time, so that a kill finds work in flight."""
 IDS_LEAST = 5_000
 
 
-def start(program: str, folder: Path) -> subprocess.Popen[str]:
-    """A process that has said that it is ready."""
-    process = subprocess.Popen(
+def launch(program: str, folder: Path) -> subprocess.Popen[str]:
+    """A process that says when it is ready."""
+    return subprocess.Popen(
         [sys.executable, str(PROGRAMS), program, str(folder)], stdout=subprocess.PIPE, text=True
     )
+
+
+def until_ready(process: subprocess.Popen[str]) -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", "the program ended before it was ready"
-    return process
+
+
+def is_ready(process: subprocess.Popen[str]) -> bool:
+    """Whether it has said so by now; it says nothing else, so that stays to be seen."""
+    assert process.poll() is None, "the program ended by itself"
+    assert process.stdout is not None
+    return bool(select.select([process.stdout], [], [], 0)[0])
 
 
 def kill(process: subprocess.Popen[str]) -> None:
@@ -51,7 +65,7 @@ def kill(process: subprocess.Popen[str]) -> None:
 @contextmanager
 def pool(folder: Path, program: str, size: int) -> Iterator[list[subprocess.Popen[str]]]:
     """So many processes of a program; whoever is left at the end is killed."""
-    processes = [start(program, folder) for _ in range(size)]
+    processes = [launch(program, folder) for _ in range(size)]
     try:
         yield processes
     finally:
@@ -79,11 +93,16 @@ def attempts(folder: Path) -> Counter[int]:
     )
 
 
-async def publish_jobs(folder: Path, count: int) -> None:
+def redeliveries(folder: Path) -> int:
+    """How often a job was begun again."""
+    return sum(times - 1 for times in attempts(folder).values())
+
+
+async def publish_jobs(folder: Path, numbers: range) -> None:
     async with Bus(broker_url(folder), name="chaos-test") as bus:
         broker = bus._engine.running.broker
         await broker.ensure([SOURCE.topic], [SOURCE])
-        await asyncio.gather(*(bus.publish(JOBS, Job(number)) for number in range(count)))
+        await asyncio.gather(*(bus.publish(JOBS, Job(number)) for number in numbers))
 
 
 async def remains(folder: Path) -> tuple[int, int]:
@@ -102,20 +121,38 @@ def effects(folder: Path) -> Counter[int]:
         return Counter(number for (number,) in ledger.execute("select number from effects"))
 
 
-@pytest.mark.timeout(240)
-async def test_workers_killed_at_random_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
-    count = 3_000
-    await publish_jobs(tmp_path, count)
-    hits = 0
+async def kill_at_random(folder: Path, workers: list[subprocess.Popen[str]]) -> tuple[int, int]:
+    """Kill a worker that is ready every period, and start another; nobody waits for the new one.
+
+    Whenever little is left to do, more is published. How many jobs there are then, and how many
+    kills hit work in flight.
+    """
     dice = random.Random(4)
-    with pool(tmp_path, "work", WORKERS) as workers:
-        for _ in range(KILLS):
-            await asyncio.sleep(PERIOD)
-            place = dice.randrange(WORKERS)
+    began = time.monotonic()
+    lasted = 0.0
+    count = hits = 0
+    is_enough = False
+    while not (is_enough and lasted >= KILLING_LEAST) and lasted < KILLING_MOST:
+        if (await remains(folder))[0] < BACKLOG_LEAST:
+            await publish_jobs(folder, range(count, count + BACKLOG_LEAST))
+            count += BACKLOG_LEAST
+        await asyncio.sleep(PERIOD - (time.monotonic() - began) % PERIOD)
+        if ready := [place for place, worker in enumerate(workers) if is_ready(worker)]:
+            place = dice.choice(ready)
             victim = workers[place]
             kill(victim)
-            hits += in_flight(tmp_path, victim.pid) > 0
-            workers[place] = start("work", tmp_path)
+            workers[place] = launch("work", folder)
+            hits += in_flight(folder, victim.pid) > 0
+        is_enough = hits >= KILLS_LEAST and redeliveries(folder) >= KILLS_LEAST
+        lasted = time.monotonic() - began
+    return count, hits
+
+
+@pytest.mark.timeout(240)
+async def test_workers_killed_at_random_lose_nothing_and_do_nothing_twice(tmp_path: Path) -> None:
+    await publish_jobs(tmp_path, range(0))
+    with pool(tmp_path, "work", WORKERS) as workers:
+        count, hits = await kill_at_random(tmp_path, workers)
         deadline = time.monotonic() + 150
         while (left := await remains(tmp_path))[0] and time.monotonic() < deadline:
             await asyncio.sleep(0.5)
@@ -124,19 +161,19 @@ async def test_workers_killed_at_random_lose_nothing_and_do_nothing_twice(tmp_pa
     lost = set(range(count)) - found.keys()
     twice = {number: times for number, times in found.items() if times > 1}
     assert (lost, twice) == (set(), {})
-    redelivered = sum(times - 1 for times in attempts(tmp_path).values())
     assert hits >= KILLS_LEAST
-    assert redelivered >= KILLS_LEAST
+    assert redeliveries(tmp_path) >= KILLS_LEAST
 
 
 @pytest.mark.timeout(180)
 async def test_a_publisher_killed_at_random_loses_no_confirmed_message(tmp_path: Path) -> None:
-    await publish_jobs(tmp_path, 0)
+    await publish_jobs(tmp_path, range(0))
     dice = random.Random(5)
     under_way = 0
     confirmed: set[str] = set()
     while under_way < KILLS_LEAST or len(confirmed) < IDS_LEAST:
-        publisher = start("publish", tmp_path)
+        publisher = launch("publish", tmp_path)
+        until_ready(publisher)
         await asyncio.sleep(dice.uniform(0.1, 0.5))
         kill(publisher)
         begun = set((tmp_path / f"begun-{publisher.pid}.log").read_text().split())
