@@ -1,8 +1,9 @@
 """What it costs to have callcast and to start it: import, ``callcast --help``, distributions.
 
 ``python bench/startup.py [--rounds N] [--quick]``: prints seconds, writes
-``bench/results/startup.json``, exits 1 when a goal is missed. Each round is a new process. The distributions are counted after
-``pip install .`` into a new virtual environment, without pip, setuptools and callcast itself.
+``bench/results/startup.json``, exits 1 when a goal is missed. Each round is a new process. The
+distributions are counted after ``pip install .`` into a new virtual environment, without pip,
+setuptools and callcast itself.
 """
 
 from __future__ import annotations
