@@ -79,6 +79,18 @@ def hold_relay() -> asyncio.Event:
     return go
 
 
+def never_renew() -> None:
+    """Let a relay's lane end in its time.
+
+    A relay that renews has the lock of its database in its hands for as long as the loop takes. It
+    could be stopped just then, as happens on a busy machine: nobody would get the lane after it.
+    """
+
+    def renew(_self: outbox_consumer.OutboxConsumer, _deliveries: Sequence[Delivery]) -> None: ...
+
+    outbox_consumer.OutboxConsumer.renew = renew  # type: ignore[method-assign]
+
+
 def watch_marks(folder: Path) -> None:
     """Write down every mark: its epoch, the lane's, and how many rows it changed."""
     mark = Outbox.mark

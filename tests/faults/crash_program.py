@@ -15,7 +15,8 @@ is seen twice.
     dead    prints the dead letters of the packers
     look    prints how often each message that waits was put off
 
-With ``CRASH_GATE`` no consumer opens before there is a file ``gate``.
+With ``CRASH_GATE`` no consumer opens before there is a file ``gate``; with ``CRASH_UNRENEWED`` no
+relay renews its lane.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from pathlib import Path
 
 import msgspec
 from crash_mutants import MUTANTS
-from crash_places import LEASE, hold_relay, hurry, watch_marks, wire
+from crash_places import LEASE, hold_relay, hurry, never_renew, watch_marks, wire
 from msgspec.structs import replace as changed
 
 from callcast import Bus, Context, Event, Service, Struct, Transaction
@@ -258,6 +259,8 @@ def main() -> None:
     confirming = "dlq.mid_redrive" if role == "redrive" else "outbox.unconfirmed"
     wire(faults, confirming, FOLDER / "gate")
     hurry()
+    if "CRASH_UNRENEWED" in os.environ:
+        never_renew()
     MUTANTS[os.environ.get("CRASH_MUTANT", "")](FOLDER)
     if role == "sell":
         asyncio.run(sell(FOLDER, faults, int(rest[0])))

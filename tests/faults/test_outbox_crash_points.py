@@ -136,11 +136,13 @@ def stale_marks(scene: Scene) -> list[str]:
 def stop_and_succeed(scene: Scene, mutant: str = "") -> None:
     """One relay is stopped before its mark; a second has the lane when the first goes on.
 
-    The first has a single message, so that it holds no lock of a database when it stops.
+    The first has a single message and renews nothing, so that no transaction is open when it
+    stops: nobody else could write then.
     """
-    first = scene.spawn("sell", 1, armed="outbox.after_publish@1=stop:0.2", mutant=mutant)
+    how = {"mutant": mutant, "CRASH_UNRENEWED": "1"}
+    first = scene.spawn("sell", 1, armed="outbox.after_publish@1=stop:0.2", **how)
     scene.until_stopped(first, "outbox.after_publish")
-    second = scene.spawn("sell", ORDERS, armed="outbox.before_publish@1=stop:0.2", mutant=mutant)
+    second = scene.spawn("sell", ORDERS, armed="outbox.before_publish@1=stop:0.2", **how)
     scene.until_stopped(second, "outbox.before_publish")
     os.kill(first.pid, signal.SIGCONT)
     finish(first, "event loop blocked", "lease lost source='callcast.outbox/orders'")
