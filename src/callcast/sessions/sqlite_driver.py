@@ -59,7 +59,10 @@ def translated(error: sqlite3.Error, path: str) -> Exception:
     if code in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
         return Busy(f"{path}: somebody else holds its lock ({error})")
     if code in _AWAY:
-        return Unavailable(f"{path}: {error} ({error.sqlite_errorname})")
+        name = error.sqlite_errorname
+        # The index of the log in shared memory could not grow: the file system has no room.
+        why = "the disk is full" if name == "SQLITE_IOERR_SHMSIZE" else str(error)
+        return Unavailable(f"{path}: {why} ({name})")
     return error
 
 

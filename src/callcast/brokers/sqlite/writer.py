@@ -247,6 +247,8 @@ def translated(error: sqlite3.Error, *, is_committing: bool = False) -> WriteFai
     for code, text in _REMEDIES:
         if _is(error, code):
             remedy = f": {text}"
+    if getattr(error, "sqlite_errorname", "") == "SQLITE_IOERR_SHMSIZE":
+        remedy = ": the disk is full, the index of the log cannot grow; make room on it"
     # A full disk keeps no mark of a commit; a sync that failed may have left one on the disk.
     is_certain = not (is_committing and _is(error, sqlite3.SQLITE_IOERR))
     return WriteFailed(f"{error}{remedy}", is_certain=is_certain)

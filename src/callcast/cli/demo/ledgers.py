@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from types import MappingProxyType
@@ -44,7 +44,7 @@ class Ledgers:
         return sum(self._number(service, UNSENT) for service in services)
 
     @contextmanager
-    def locked(self, service: str) -> Iterator[None]:
+    def locked(self, service: str) -> Generator[None, None, None]:
         """Hold the write lock of a service's database: its handlers wait, work in their hands."""
         with closing(sqlite3.connect(self._database(service), isolation_level=None)) as connection:
             connection.execute("begin immediate")
