@@ -37,20 +37,14 @@ class Trace:
 
 
 class Measure:
-    """How long the work took and how it ended, in the metric of its kind; while anybody records."""
+    """How long the work took and how it ended, in the metric of its kind."""
 
     def __init__(self, observer: Observer, clock: Clock) -> None:
-        self._observer = observer
         self._measure = observer.measure
         self._now = clock.now
 
-    def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
+    async def __call__(self, work: Work, proceed: Next[R], /) -> R:
         """Do the work and tell its duration in seconds."""
-        if not self._observer.is_tracing:
-            return proceed(work)
-        return self._measured(work, proceed)
-
-    async def _measured(self, work: Work, proceed: Next[R]) -> R:
         start = self._now()
         try:
             result = await proceed(work)
@@ -67,11 +61,6 @@ class Silent(Observer):
     @property
     def is_tracing(self) -> bool:
         """Nobody records."""
-        return False
-
-    @property
-    def hears_success(self) -> bool:
-        """Nobody listens."""
         return False
 
     def begin(self, work: Work) -> WorkSpan:
