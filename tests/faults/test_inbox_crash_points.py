@@ -191,7 +191,7 @@ def test_a_redrive_that_is_killed_leaves_every_letter_somewhere_and_one_effect(
 @pytest.fixture
 def small_disk(scene: Scene, tmp_path: Path) -> Iterator[Path]:
     """The packers' database on a file system of 2 MB, which really fills up."""
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and os.environ.get("CI") != "true":  # CI must be able to mount
         pytest.skip("mounting a small file system needs root")
     disk = scene.folder / "packers"
     files = {path.name: path.read_bytes() for path in disk.iterdir()}

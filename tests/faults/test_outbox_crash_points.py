@@ -202,7 +202,7 @@ def test_killed_in_the_cleanup_no_pending_row_is_gone(scene: Scene) -> None:
 def small_disk(scene: Scene) -> Iterator[Path]:
     """The sellers' database on a file system of 2 MB, which really fills up."""
     disk = scene.folder / "orders"
-    if os.geteuid() != 0:
+    if os.geteuid() != 0 and os.environ.get("CI") != "true":  # CI must be able to mount
         pytest.skip("mounting a small file system needs root")
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], check=True)
     yield disk
