@@ -33,6 +33,10 @@ class Recorder(Silent):
     def __init__(self) -> None:
         self.facts: list[Fact] = []
 
+    @property
+    def hears_success(self) -> bool:
+        return True
+
     def tell(self, fact: Fact) -> None:
         self.facts.append(fact)
 

@@ -37,14 +37,20 @@ class Trace:
 
 
 class Measure:
-    """How long the work took and how it ended, in the metric of its kind."""
+    """How long the work took and how it ended, in the metric of its kind; while anybody records."""
 
     def __init__(self, observer: Observer, clock: Clock) -> None:
+        self._observer = observer
         self._measure = observer.measure
         self._now = clock.now
 
-    async def __call__(self, work: Work, proceed: Next[R], /) -> R:
+    def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
         """Do the work and tell its duration in seconds."""
+        if not self._observer.is_tracing:
+            return proceed(work)
+        return self._measured(work, proceed)
+
+    async def _measured(self, work: Work, proceed: Next[R]) -> R:
         start = self._now()
         try:
             result = await proceed(work)
@@ -61,6 +67,11 @@ class Silent(Observer):
     @property
     def is_tracing(self) -> bool:
         """Nobody records."""
+        return False
+
+    @property
+    def hears_success(self) -> bool:
+        """Nobody listens."""
         return False
 
     def begin(self, work: Work) -> WorkSpan:

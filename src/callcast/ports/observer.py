@@ -138,6 +138,11 @@ class Observer(Protocol):
         """Whether anybody records: when not, layers skip the spans altogether."""
         ...
 
+    @property
+    def hears_success(self) -> bool:
+        """Whether anybody wants the `Settled` of each `Done`; when not, it is not even made."""
+        return True
+
     def begin(self, work: Work) -> WorkSpan:
         """Start the span of this work, all its attempts, and make it the current one."""
         ...

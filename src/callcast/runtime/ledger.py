@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from callcast.core.context import AMBIENT, context_of
 from callcast.core.outcome import Dead, Done, Later, Outcome
-from callcast.policies.observing import Silent
 from callcast.ports.broker import Delivery
 from callcast.ports.observer import Settled
 from callcast.runtime.ports import Ports
@@ -12,20 +11,20 @@ from callcast.runtime.subscription import Subscription
 
 
 class Ledger:
-    """Tells the observer what became of deliveries; nothing when nobody listens."""
+    """Tells the observer what became of deliveries; what went well, if it wants to hear that."""
 
     def __init__(self, subscription: Subscription, ports: Ports) -> None:
         self._source = str(subscription.source)
         self._service = subscription.service
         self._clock = ports.clock
-        is_heard = type(ports.observer).tell is not Silent.tell
-        self._tell = ports.observer.tell if is_heard else None
+        self._observer = ports.observer
 
     def enter(self, delivery: Delivery, outcome: Outcome, *, ran: float) -> None:
-        """Tell one verdict, after a handling of `ran` seconds; nothing when nobody listens."""
-        tell = self._tell
-        if tell is None:
+        """Tell one verdict, after a handling of `ran` seconds."""
+        observer = self._observer
+        if isinstance(outcome, Done) and not observer.hears_success:
             return
+        tell = observer.tell
         waited = max(0.0, self._clock.wall() - ran - delivery.message.time)
         if isinstance(outcome, Done):
             tell(Settled(self._source, "done", delivery.round + 1, waited))

@@ -116,6 +116,11 @@ class FactLog:
     def __init__(self) -> None:
         self._logger = logging.getLogger(LOGGER)
 
+    @property
+    def is_detailed(self) -> bool:
+        """Whether the facts of the lowest level are written, too."""
+        return self._logger.isEnabledFor(logging.DEBUG)
+
     def write(self, fact: Fact) -> None:
         """One event with fields; costs next to nothing when nobody wants its level."""
         known = _EVENTS.get(type(fact))

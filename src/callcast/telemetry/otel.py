@@ -80,6 +80,11 @@ class OtelObserver:
             self._look()
         return self._records
 
+    @property
+    def hears_success(self) -> bool:
+        """Whether an SDK counts the messages, or the log wants the least of facts."""
+        return self.is_tracing or self._log.is_detailed
+
     def begin(self, work: Work) -> WorkSpan:
         """Start the span of this work and make it the current one."""
         what = described(work, self._system)

@@ -26,6 +26,10 @@ class Remembering(Silent):
     def measure(self, work: Work, took: float, error: BaseException | None) -> None:
         self.measured.append((work.name, took, error))
 
+    @property
+    def hears_success(self) -> bool:
+        return True
+
     def tell(self, fact: Fact) -> None:
         self.facts.append(fact)
 

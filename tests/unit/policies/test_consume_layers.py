@@ -421,8 +421,18 @@ async def test_without_anybody_recording_there_is_no_span() -> None:
     assert Span().ended == []
 
 
+class Recording(Remembering):
+    is_tracing = True
+
+
+async def test_nothing_is_timed_while_nobody_records() -> None:
+    observer = Remembering()
+    assert await Measure(observer, ManualClock())(a_delivery(), Handler()) is DONE
+    assert observer.measured == []
+
+
 async def test_durations_are_measured_whatever_the_end() -> None:
-    clock, observer = ManualClock(), Remembering()
+    clock, observer = ManualClock(), Recording()
     measure = Measure(observer, clock)
 
     async def slow(work: Work) -> Outcome:

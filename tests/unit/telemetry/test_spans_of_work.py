@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 from opentelemetry import baggage, trace
@@ -373,3 +374,15 @@ def test_an_sdk_that_comes_late_is_found_within_a_second(monkeypatch: pytest.Mon
     observer.attempt(calling(), URL).end()
     observer.measure(publishing(), 0.1, None)
     assert len(watched.spans) == 3
+
+
+def test_success_is_told_when_an_sdk_counts_it_or_the_log_wants_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    observer = OtelObserver(StillClock())
+    caplog.set_level(logging.INFO, "callcast")
+    assert not observer.hears_success
+    caplog.set_level(logging.DEBUG, "callcast")
+    assert observer.hears_success
+    caplog.set_level(logging.INFO, "callcast")
+    assert Watched().observer.hears_success
