@@ -1,4 +1,4 @@
-"""For all tests: a task, thread or socket that a test leaves behind fails it."""
+"""For all tests: a task, thread, socket or current span that a test leaves behind fails it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 
 import pytest
+from opentelemetry import context as otel_context
 
 pytest.register_assert_rewrite("callcast.testing.broker_suite")
 
@@ -30,7 +31,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
     item.stash[OPEN] = set(threading.enumerate()), sockets()
-    return (yield)
+    before = otel_context.get_current()
+    result = yield
+    # The next test would find it as the parent of its own spans, and fail only in this order.
+    assert otel_context.get_current() is before, "the test left a span or baggage current"
+    return result
 
 
 @pytest.hookimpl(wrapper=True)

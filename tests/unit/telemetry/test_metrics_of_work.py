@@ -67,11 +67,12 @@ def test_each_attempt_is_timed_with_its_status() -> None:
 
 def test_calls_that_are_being_served_are_counted_up_and_down() -> None:
     watched = Watched()
-    first = watched.observer.begin(serving())
-    second = watched.observer.begin(serving())
-    first.end()
+    outer = watched.observer.begin(serving())
+    inner = watched.observer.begin(serving())
+    assert list(watched.points("http.server.active_requests").values()) == [2]
+    inner.end()
     assert list(watched.points("http.server.active_requests").values()) == [1]
-    second.end()
+    outer.end()
     assert list(watched.points("http.server.active_requests").values()) == [0]
 
 
