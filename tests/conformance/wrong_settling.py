@@ -11,9 +11,9 @@ from wrong_brokers import StoredBroker, fault
 from callcast.brokers.memory import queue
 from callcast.brokers.memory.broker import MemoryConsumer
 from callcast.brokers.memory.queue import Hand, Lease, Queue
-from callcast.brokers.memory.shelves import Entry, Lanes
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Dead, Done, Later, Outcome, Release
+from callcast.policies.shelves import Entry, Lanes
 from callcast.ports.broker import Delivery, Source, Unsettled
 
 Verdicts = Sequence[tuple[Delivery, Outcome]]

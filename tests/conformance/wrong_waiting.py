@@ -10,10 +10,10 @@ from wrong_brokers import StoredBroker, fault
 
 from callcast.brokers.memory.broker import Bell, MemoryBroker, MemoryConsumer
 from callcast.brokers.memory.queue import Hand, Lease, Queue
-from callcast.brokers.memory.shelves import Entry
 from callcast.core.errors import Misuse, NotSent
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
+from callcast.policies.shelves import Entry
 from callcast.ports.broker import Delivery, Glimpse, Part, Source, Unsettled
 
 Verdicts = Sequence[tuple[Delivery, Outcome]]

@@ -8,10 +8,10 @@ from msgspec.structs import replace
 
 from callcast.brokers.memory import MemoryBroker
 from callcast.brokers.memory.broker import Bell
-from callcast.brokers.memory.shelves import KEY_OUT_MAX
 from callcast.core.errors import Misuse, Unpublished
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Dead, Later, Release
+from callcast.policies.shelves import KEY_OUT_MAX
 from callcast.ports.broker import Delivery, Lag, Part, Source, Start, Unsettled
 from callcast.testing.clock import ManualClock
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from callcast.brokers.memory.queue import Lease, Queue
-from callcast.brokers.memory.shelves import Entry
 from callcast.core.errors import Misuse, NotSent, Unanswered, Unpublished
 from callcast.core.message import Message
 from callcast.core.outcome import Outcome
+from callcast.policies.shelves import Entry
 from callcast.ports.broker import (
     Delivery,
     Glimpse,

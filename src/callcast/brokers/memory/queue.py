@@ -21,9 +21,9 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from callcast.brokers.memory.shelves import Entry, Lanes, Owner, Pile, Shelf
 from callcast.core.message import Message
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release, dead_letter, noted
+from callcast.policies.shelves import Entry, Lanes, Owner, Pile, Shelf
 from callcast.ports.broker import Delivery, Lag, Part, Source
 
 

@@ -128,6 +128,11 @@ class Pile:
             return self._fresh.popleft()
         return self._suspects.popleft() if self._suspects else None
 
+    @property
+    def has_unsuspected(self) -> bool:
+        """Whether `next` has one that is no suspect."""
+        return bool(self._returned or self._fresh)
+
     def delayed(self, now: float) -> list[Entry]:
         """What waits for a time."""
         self.tick(now)
@@ -214,6 +219,10 @@ class Lanes:
             heapq.heappush(self._scheduled, (entry.due, entry.seq, entry))
         else:
             self._join(entry, now)
+
+    def hold(self, entry: Entry, now: float) -> None:
+        """Take in what was put off before; not yet due, it holds its lane."""
+        self._join(entry, now)
 
     def put_back(self, entry: Entry, now: float) -> None:
         """Take back what was out, into its place; `ended` follows and lets the lane go on."""
