@@ -11,7 +11,7 @@ class Budget:
     | event           | tokens                                       |
     |-----------------|----------------------------------------------|
     | start           | `tokens_max`                                 |
-    | counted failure | - 1, never below 0; *before* the question    |
+    | failure         | - 1, never below 0; *before* the question    |
     | success         | + `ratio`, never above `tokens_max`          |
     | may I retry?    | unchanged; yes while above `tokens_max` / 2  |
 
@@ -44,6 +44,6 @@ class Budget:
             self._tokens = min(self._max, self._tokens + self._ratio)
 
     def fail(self) -> None:
-        """Take note of a counted failure."""
+        """Take note of a failure that a retry may follow."""
         with self._lock:
             self._tokens = max(0.0, self._tokens - 1.0)

@@ -45,6 +45,13 @@ _SILENT = frozenset({"rejected", "not_repeatable"})
 class Judge:
     """Decides about one failed attempt. Pure but for the budget, which it tells of the failure.
 
+    | error                                   | budget  |
+    |-----------------------------------------|---------|
+    | rejected on our own side, cancelled     | -       |
+    | would be repeated                       | fail    |
+    | is not repeated, but the callee works   | succeed |
+    | is not repeated, the callee failed      | -       |
+
     `circuit_wait(now)` says how long the circuit will not admit a call.
     """
 
@@ -68,12 +75,12 @@ class Judge:
         verdict = verdict_of(error)
         if verdict is Verdict.IGNORED:
             return Decision(None, "rejected")
-        if verdict is Verdict.FAILED:
-            self.budget.fail()
-        else:
-            self.budget.succeed()
         if not self._repeats(error):
+            if verdict is Verdict.OK:
+                self.budget.succeed()
             return Decision(None, "not_repeatable")
+        # Only what a retry would follow is charged: a storm of anything else has none to damp.
+        self.budget.fail()
         if is_forbidden(error, work):
             return Decision(None, "forbidden")
         if work.attempt >= self.options.attempts:

@@ -4,9 +4,10 @@ import pytest
 from policies_kit import Remembering, Tracing, ports_of
 
 from callcast.core.contract import Operation
-from callcast.core.errors import Misuse
+from callcast.core.errors import Misuse, NotSent
 from callcast.core.outcome import Outcome
-from callcast.core.work import Layer, Next, Work
+from callcast.core.work import Kind, Layer, Next, Work
+from callcast.policies.chain import chain
 from callcast.policies.notes import Origin
 from callcast.policies.observing import Silent
 from callcast.policies.recovery import Recovery
@@ -107,6 +108,28 @@ def test_a_message_is_published_in_this_order() -> None:
         "Retry(3 attempts)",
     ]
     assert recipes.names(recipes.publish(ports, Retry(5)))[-1] == "Retry(5 attempts)"
+
+
+async def test_messages_that_the_broker_refuses_take_nothing_from_the_retries_of_others() -> None:
+    clock = ManualClock()
+    failures: list[Exception] = [NotSent("too large") for _ in range(100)]
+    away = NotSent("no connection")
+    away.__cause__ = ConnectionRefusedError()
+    failures.append(away)
+    attempts: list[int] = []
+
+    async def send(work: Work) -> None:
+        attempts.append(work.attempt)
+        if failures:
+            raise failures.pop(0)
+
+    publish = chain(recipes.publish(ports_of(clock), Retry(base=0.0)), send)
+    for _ in range(100):
+        with pytest.raises(NotSent, match="too large"):
+            await publish(Work(Kind.PUBLISH, "orders.placed", "m-1"))
+    assert attempts == [1] * 100
+    await publish(Work(Kind.PUBLISH, "orders.placed", "m-2"))
+    assert attempts[100:] == [1, 2]
 
 
 def test_a_message_is_consumed_in_this_order() -> None:

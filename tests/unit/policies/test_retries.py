@@ -239,6 +239,27 @@ async def test_rejections_of_our_own_cost_no_budget() -> None:
     assert bench.seen.facts == []
 
 
+@pytest.mark.parametrize(
+    ("is_idempotent", "on", "error", "tokens"),
+    [
+        (True, None, OSError("x"), 49.0),
+        (False, None, OSError("x"), 50.0),
+        (False, None, Remote("x", status=503), 50.0),
+        (False, None, Remote("x", status=404), 50.1),
+        (True, OSError, ValueError("x"), 50.0),
+        (False, Remote, Remote("x", status=404), 49.0),
+    ],
+)
+async def test_only_what_would_be_repeated_takes_a_token(
+    is_idempotent: bool, on: RetryOn, error: Exception, tokens: float
+) -> None:
+    bench = Bench(attempts=1, is_idempotent=is_idempotent, on=on)
+    for _ in range(50):
+        bench.budget.fail()
+    await bench.failure(Callee(bench.clock, error))
+    assert bench.budget.tokens == pytest.approx(tokens)
+
+
 async def test_it_never_sleeps_against_an_open_circuit() -> None:
     bench = Bench(circuit_wait=lambda _now: 30.0)
     failure = Remote("down", status=500)
