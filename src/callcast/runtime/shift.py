@@ -4,8 +4,9 @@
       ^                     |
       +---------------------+   a slot is free at its verdict
 
-Everything here runs on one loop. The fetch loop asks for no more than there are free slots; a
-delivery occupies its slot from the moment it is fetched until its verdict, wherever it waits.
+Everything here runs on one loop. The fetch loop asks for no more than there are free slots (see
+`Pace` for quick handlers, which get more at once); a delivery occupies its slot from the moment it
+is fetched until its verdict, wherever it waits.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from callcast.runtime.bell import Bell
 from callcast.runtime.lanes import Lanes, Place
 from callcast.runtime.leases import Hold
 from callcast.runtime.ledger import Ledger
+from callcast.runtime.pace import Pace
 from callcast.runtime.ports import Ports
 from callcast.runtime.settling import Settling
 from callcast.runtime.slots import Desk, Slots
@@ -34,7 +36,7 @@ from callcast.runtime.verdicts import set_apart
 from callcast.runtime.watchdog import Watchdog
 
 UNSETTLED_FACTOR = 2
-"""At most so many verdicts for each slot wait to be settled; then fetching stops."""
+"""At most so many verdicts for each delivery that there is room for wait to be settled."""
 TROUBLES_MAX = 3
 """Failures of the broker in a row that open the kill switch: one is a blip, no outage."""
 EMPTY_PAUSE = 0.1
@@ -76,6 +78,7 @@ class Shift:
         desk = Desk(ready=self._ready, started=self._started, ended=self._ended, fatal=upkeep.fatal)
         self._slots = Slots(subscription, desk, ports=ports, tasks=upkeep.tasks)
         self._patience = subscription.timeout + subscription.lease * GRACE
+        self._pace = Pace(subscription.slots, ports.clock.now())
         self._owned = 0  # fetched, no verdict yet
         self._suspect: Delivery | None = None  # the one that is held or runs
         self._alone: Delivery | None = None  # the same while its turn waits for quiet
@@ -157,13 +160,14 @@ class Shift:
         if self._suspect is not None:
             self._try_suspect()
             return 0
-        slots, unsettled = self._subscription.slots, self._settling.count
-        if unsettled >= slots * UNSETTLED_FACTOR:
+        pace, unsettled = self._pace, self._settling.count
+        pace.look(self._owned, self._clock.now())
+        if unsettled >= pace.room * UNSETTLED_FACTOR:
             return 0
         if self._is_cautious:
             return 1 if self.is_quiet and not self._switch.is_open else 0
         if self._switch.is_closed:
-            return slots - self._owned
+            return pace.free(self._owned)
         return self._switch.admits(self._clock.now(), is_quiet=self.is_quiet) or 0
 
     async def _fetch(self, limit: int) -> None:
@@ -182,6 +186,7 @@ class Shift:
             self._is_fetching = False
         self._backoff.reset()
         self._calm()
+        self._pace.fetched(len(batch), limit, self._clock.now())
         self._receive(batch)
         if not batch and self._clock.now() < began + wait / 2:
             # A consumer that was closed under our feet no longer waits: it must not spin the loop.

@@ -12,6 +12,7 @@ from callcast.core.outcome import DONE, Dead, Later, Release
 from callcast.core.work import Kind
 from callcast.ports.broker import Delivery, Lag, Unsettled
 from callcast.ports.observer import Lagged, LeaseLost, Settled
+from callcast.runtime.pace import QUICK
 from callcast.runtime.shift import UNSETTLED_FACTOR
 
 
@@ -76,13 +77,39 @@ async def test_a_slot_is_free_at_its_verdict_and_unsettled_ones_stop_fetching(
     worker = await stage.worker(slots=2)
     stage.consumer.hold_settles = asyncio.Event()
     for number in range(UNSETTLED_FACTOR):
-        await stage.give(*many(2, start=2 * number))
+        first, second = names = (str(2 * number), str(2 * number + 1))
+        stage.held = set(names)
+        await stage.give(*map(delivery, names))
+        await stage.clock.advance(2 * QUICK)
+        stage.let(first)
+        stage.let(second)
+        await stage.clock.rest()
     assert stage.consumer.limits == [2] * UNSETTLED_FACTOR
     assert not worker.is_idle
     stage.consumer.hold_settles.set()
     await stage.clock.rest()
     assert stage.consumer.limits == [2] * (UNSETTLED_FACTOR + 1)
     assert len(stage.consumer.verdicts) == 2 * UNSETTLED_FACTOR
+
+
+@on_stage()
+async def test_while_handlers_are_quick_more_is_fetched_at_once_than_runs_at_once(
+    stage: Stage,
+) -> None:
+    await stage.worker(slots=2)
+    await stage.give(*many(2))
+    await stage.give(*many(4, start=2))
+    assert stage.consumer.limits == [2, 4, 8]
+    names = {str(number) for number in range(6, 14)}
+    stage.held = set(names)
+    await stage.give(*many(8, start=6))
+    assert len(stage.works) == 6 + 2
+    await stage.clock.advance(2 * QUICK)
+    for name in sorted(names, key=int):
+        stage.let(name)
+        await stage.clock.rest()
+    assert len(stage.works) == 6 + 8
+    assert stage.consumer.limits[3:] == [6]  # not before what is beyond the slots was used up
 
 
 @on_stage()
