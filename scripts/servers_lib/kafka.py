@@ -1,0 +1,139 @@
+"""Kafka in KRaft mode: each node is broker and controller."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from .failure import Failed
+from .lives import environment
+from .records import Node, Record
+from .tools import built, cache, need, run, say
+
+VERSION = "4.4.0"
+JAVA = 17
+POM = """\
+<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>callcast</groupId>
+  <artifactId>kafka</artifactId>
+  <version>1</version>
+  <dependencies>
+    <dependency>
+      <groupId>org.apache.kafka</groupId>
+      <artifactId>kafka_2.13</artifactId>
+      <version>{version}</version>
+    </dependency>
+    <dependency>
+      <groupId>org.slf4j</groupId>
+      <artifactId>slf4j-simple</artifactId>
+      <version>1.7.36</version>
+    </dependency>
+  </dependencies>
+</project>
+"""
+CONFIGURATION = """\
+process.roles=broker,controller
+node.id={node}
+controller.quorum.voters={voters}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={data}
+auto.create.topics.enable=false
+num.partitions=1
+default.replication.factor={copies}
+min.insync.replicas={in_sync}
+offsets.topic.num.partitions=5
+offsets.topic.replication.factor={copies}
+transaction.state.log.num.partitions=5
+transaction.state.log.replication.factor={copies}
+transaction.state.log.min.isr={in_sync}
+share.coordinator.state.topic.num.partitions=5
+share.coordinator.state.topic.replication.factor={copies}
+share.coordinator.state.topic.min.isr={in_sync}
+group.initial.rebalance.delay.ms=0
+log.retention.check.interval.ms=1000
+broker.session.timeout.ms=6000
+"""
+"""A topic exists when somebody made it; a dead node is out after six seconds."""
+LOG = {
+    "org.slf4j.simpleLogger.defaultLogLevel": "info",
+    "org.slf4j.simpleLogger.showDateTime": "true",
+    "org.slf4j.simpleLogger.dateTimeFormat": "yyyy-MM-dd HH:mm:ss.SSS",
+}
+
+
+class Kafka:
+    """A cluster of so many nodes."""
+
+    def __init__(self, nodes: int) -> None:
+        self._nodes = nodes
+        self.ports = 2 * nodes
+
+    def install(self) -> None:
+        """The jars, and a Java that is new enough."""
+        java()
+        with built(f"kafka-{VERSION}") as folder:
+            if folder is not None:
+                say(f"fetching Kafka {VERSION}")
+                maven = need("mvn", "maven")
+                (folder / "pom.xml").write_text(POM.format(version=VERSION))
+                argv = [maven, "-B", "-q", "-f", str(folder / "pom.xml")]
+                copy = ["dependency:copy-dependencies", f"-DoutputDirectory={folder / 'libs'}"]
+                run([*argv, *copy], f"fetch Kafka {VERSION}")
+
+    def plan(self, record: Record) -> None:
+        """Format the data of each node for one cluster."""
+        clients, controllers = record.ports[: self._nodes], record.ports[self._nodes :]
+        voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(controllers, 1))
+        record.version = VERSION
+        record.url = "kafka://" + ",".join(f"127.0.0.1:{port}" for port in clients)
+        cluster = run([*self._java(), "kafka.tools.StorageTool", "random-uuid"], "name a cluster")
+        for index, (port, controller) in enumerate(zip(clients, controllers, strict=True), 1):
+            folder = Path(record.folder) / str(index)
+            folder.mkdir()
+            properties = folder / "server.properties"
+            properties.write_text(
+                CONFIGURATION.format(
+                    node=index,
+                    voters=voters,
+                    port=port,
+                    controller=controller,
+                    data=folder / "data",
+                    copies=self._nodes,
+                    in_sync=min(2, self._nodes),
+                )
+            )
+            form = ["kafka.tools.StorageTool", "format", "-t", cluster.strip()]
+            run([*self._java(), *form, "-c", str(properties)], "format the data of Kafka")
+            record.nodes.append(self._node(index, port, folder))
+
+    def _node(self, index: int, port: int, folder: Path) -> Node:
+        heap = ["-Xmx1g", "-Xms256m"] if self._nodes == 1 else ["-Xmx512m", "-Xms128m"]
+        return Node(
+            str(index),
+            [*self._java(*heap), "kafka.Kafka", str(folder / "server.properties")],
+            environment(),
+            str(folder / "kafka.log"),
+            ready="Kafka Server started",
+            url=f"kafka://127.0.0.1:{port}",
+        )
+
+    @staticmethod
+    def _java(*options: str) -> list[str]:
+        logging = [f"-D{key}={value}" for key, value in LOG.items()]
+        libraries = cache() / f"kafka-{VERSION}" / "libs" / "*"
+        return [java(), *options, *logging, "-cp", str(libraries)]
+
+
+def java() -> str:
+    """The path of a Java that runs these servers."""
+    found = str(Path(need("java", f"openjdk-{JAVA}-jre-headless")).resolve())
+    # -XshowSettings speaks on stderr; a one-line program says it on stdout in every version.
+    said = run([found, "--version"], "ask Java for its version")
+    number = said.split()[1].partition(".")[0]
+    if not number.isdigit() or int(number) < JAVA:
+        raise Failed(f"Kafka needs Java {JAVA} or later, and {shutil.which('java')} is {number}")
+    return found
