@@ -20,6 +20,9 @@ class TestMemory(BrokerSuite):
     async def open(self) -> Broker:
         return MemoryBroker(self.clock)
 
+    async def open_keeping(self) -> Broker:
+        return MemoryBroker(self.clock, retain=3600.0)
+
     async def pass_time(self, seconds: float) -> None:
         await self.clock.advance(seconds)
 

@@ -40,6 +40,9 @@ class TestSqlite(BrokerSuite):
     async def open(self) -> Broker:
         return open_at(self.url())
 
+    async def open_keeping(self) -> Broker:
+        return SqliteBroker(self.url(), clock=AsyncioClock(), retain=3600.0)
+
     def url(self) -> str:
         return str(self.folder / "broker.db")
 

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from callcast.brokers.memory import MemoryBroker
 from callcast.brokers.memory.broker import Group, MemoryConsumer
+from callcast.brokers.memory.log import Log
 from callcast.core.outcome import Outcome
 from callcast.ports.broker import Broker, Delivery, Part, Source, Traits, Unsettled
 from callcast.testing.broker_suite import BrokerSuite
@@ -27,6 +28,7 @@ class Store:
     """What outlives a stored broker: a file, as it were."""
 
     topics: dict[str, dict[str, Group]] = field(default_factory=dict)
+    logs: dict[str, Log] = field(default_factory=dict[str, Log])
     numbers: itertools.count[int] = field(default_factory=itertools.count)
     is_full: bool = False
 
@@ -34,10 +36,11 @@ class Store:
 class StoredBroker(MemoryBroker):
     """A memory broker on a store that others share and that survives it: no case is left out."""
 
-    def __init__(self, clock: ManualClock, store: Store) -> None:
-        super().__init__(clock)
+    def __init__(self, clock: ManualClock, store: Store, *, retain: float = 0.0) -> None:
+        super().__init__(clock, retain=retain)
         self._store = store
         self._topics = store.topics
+        self._logs = store.logs
         self._numbers = store.numbers
 
     @property
@@ -75,6 +78,9 @@ class Memory(BrokerSuite):
 
     async def open(self) -> Broker:
         return StoredBroker(self.clock, self.store)
+
+    async def open_keeping(self) -> Broker:
+        return StoredBroker(self.clock, self.store, retain=3600.0)
 
     async def pass_time(self, seconds: float) -> None:
         await self.clock.advance(seconds)

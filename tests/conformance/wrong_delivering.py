@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 from wrong_brokers import fault
 
-from callcast.brokers.memory import shelves
 from callcast.brokers.memory.broker import MemoryBroker, MemoryConsumer
 from callcast.brokers.memory.queue import Hand, Queue
 from callcast.core.outcome import DONE
+from callcast.policies import shelves
 from callcast.policies.shelves import Entry, Lane, Lanes, Owner, Pile
 from callcast.ports.broker import Delivery, Glimpse, Lag, Part, Source
 

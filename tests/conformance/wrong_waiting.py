@@ -14,7 +14,7 @@ from callcast.core.errors import Misuse, NotSent
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
 from callcast.policies.shelves import Entry
-from callcast.ports.broker import Delivery, Glimpse, Part, Source, Unsettled
+from callcast.ports.broker import Delivery, Difference, Glimpse, Part, Source, Unsettled
 
 Verdicts = Sequence[tuple[Delivery, Outcome]]
 
@@ -238,7 +238,7 @@ class OtherFactsAreIgnored:
 class NoDifferenceIsSeen:
     async def differences(
         self: MemoryBroker, topics: Sequence[str], sources: Sequence[Source]
-    ) -> Sequence[str]:
+    ) -> Sequence[Difference]:
         return []
 
 

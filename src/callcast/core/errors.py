@@ -157,6 +157,15 @@ class Unavailable(CallcastError):
     """A database or broker is away: work waits, nothing is counted against it."""
 
 
+class NotPermitted(Unavailable):
+    """A broker or database is there and refuses us: user, password or a permission.
+
+    The sentence says where, as whom (never with which password), what was refused and what to do.
+    An `Unavailable`: credentials are renewed and permissions granted while programs run, so a
+    worker waits and tries again; a command ends with exit code 4.
+    """
+
+
 class Duplicate(BaseException):
     """This message's effect is already committed (a twin was faster): leave the handler at once.
 

@@ -185,7 +185,9 @@ class Glimpse(Struct, frozen=True):
     due: float | None = None
     """DELAYED: the wall-clock time at which it becomes ready."""
     position: str = ""
-    """Pass it as `after` to go on behind this one."""
+    """Pass it as `after` to go on behind this one; text of the broker's own, see `Rewinds`."""
+    at: float | None = None
+    """`Rewinds`: when it was published, wall clock of the broker; else None."""
 
 
 @runtime_checkable
@@ -203,12 +205,33 @@ class Browses(Protocol):
         ...
 
 
+class Difference(Struct, frozen=True):
+    """One thing that is needed and is not there, or is there and is otherwise."""
+
+    name: str
+    """What it is about: a topic's name, or ``topic/group``."""
+    detail: str
+    """A sentence that names it, says how it is and what is wanted, and, where `ensure` cannot make
+    it, what to do."""
+    is_missing: bool
+    """`ensure` makes it. What is there and is otherwise it refuses with `Misuse`."""
+
+    def __str__(self) -> str:
+        return self.detail
+
+
 @runtime_checkable
 class Inspects(Protocol):
     """Can name the difference between what is needed and what is there."""
 
-    async def differences(self, topics: Sequence[str], sources: Sequence[Source]) -> Sequence[str]:
-        """One sentence per difference; empty when `ensure` would change nothing."""
+    async def differences(
+        self, topics: Sequence[str], sources: Sequence[Source]
+    ) -> Sequence[Difference]:
+        """All differences; empty when `ensure` would change nothing and refuse nothing.
+
+        Looks only: what is missing stays so. A group whose auxiliary parts (dead letters, delays,
+        lanes) are missing or otherwise is one `Difference` per part, named after the group.
+        """
         ...
 
 
@@ -226,14 +249,23 @@ class Parks(Protocol):
 
 @runtime_checkable
 class Pauses(Protocol):
-    """Can be paused at the broker: survives restarts and binds every worker within 5 s."""
+    """Can be paused at the broker: survives restarts and binds every worker within 5 s.
+
+    A group is paused, not a worker: from 5 s after `pause` returned, no `fetch` of its READY part
+    hands out anything, in any process, also in one that starts later; a consumer of the broker
+    that was asked stops at once. What waits in a consumer's buffer is given back or held, and
+    is not counted. What is out can be settled, what is published waits, delays run on, and dead
+    letters stay within reach (`Part.DEAD`): a redrive and a replay wait with the rest. `Lag.paused`
+    says so everywhere at once. Both are idempotent and raise `Misuse` for a group that is not
+    there. `ensure` changes nothing about it; `retire` forgets it with the group.
+    """
 
     async def pause(self, source: Source) -> None:
-        """Hand out nothing more of this source."""
+        """Hand out nothing more of this group. Durable on return."""
         ...
 
     async def resume(self, source: Source) -> None:
-        """Go on."""
+        """Go on: waiting fetches wake within 5 s. Durable on return."""
         ...
 
 
@@ -242,13 +274,28 @@ class Retires(Protocol):
     """Can end a group for good."""
 
     async def retire(self, source: Source) -> None:
-        """Forget this group with all that waits for it, dead letters too. Idempotent."""
+        """Forget this group with all that waits for it: ready, delayed and dead, and its pause.
+
+        Idempotent: one that is not there is no error. Other groups of the topic lose nothing. Made
+        anew it begins where a new group begins. Its workers are to be stopped before: where the
+        broker knows of one in another process, and cannot end the group under it, this raises
+        `Misuse` and changes nothing; elsewhere their fetches find nothing more or raise.
+        """
         ...
 
 
 @runtime_checkable
 class Rewinds(Protocol):
-    """Keeps what was consumed, and can be read again."""
+    """Keeps what was consumed, and can be read again.
+
+    Kept is what was published to a whole topic: a redrive or a replay to one group is not read
+    again. For how long is the broker's matter (`Traits.log_kept`, or its own retention).
+
+    A position is text of the broker's own (SQLite, memory, a RabbitMQ stream: a number; Kafka:
+    ``partition:offset``, several separated by commas). `Glimpse.position` is one, and so is what
+    an operator writes. A position that names some partitions only leaves the others out;
+    `Glimpse.position` names all that are being read.
+    """
 
     async def read(
         self,
@@ -257,9 +304,17 @@ class Rewinds(Protocol):
         since: float = 0.0,
         until: float | None = None,
         after: str = "",
+        last: str = "",
         limit: int = 500,
     ) -> Sequence[Glimpse]:
-        """Kept messages published in ``since <= time < until`` (wall clock), oldest first."""
+        """Kept messages published in ``since <= time < until`` (wall clock of the broker).
+
+        `after` and `last`: only those behind the one position, and up to and with the other. The
+        oldest come first, those of one key (and one partition) in their order; at most `limit` of
+        them, and none when there is nothing more in this window now. Consumes and counts nothing.
+        An unknown topic has nothing. Raises `Misuse`, with what to do, when nothing is kept or
+        for a position that is none.
+        """
         ...
 
 
@@ -291,8 +346,10 @@ Ability = TypeVar("Ability")
 
 _REMEDIES = {
     "Browses": "use a broker that can be browsed (sqlite, memory)",
+    "Inspects": "start the service: `ensure` names every difference",
     "Parks": "use a SQL broker, or Event(on_dead='skip')",
     "Pauses": "stop the workers instead",
+    "Retires": "stop the workers and delete what the group has at the broker with its own tools",
     "Rewinds": "use a broker that keeps its log (sqlite:///...?retain=SECONDS)",
     "Schedules": "publish without a delay, or use a broker that schedules (sqlite, memory)",
 }

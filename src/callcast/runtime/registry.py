@@ -157,8 +157,9 @@ def sqlite_path(url: str) -> str:
 
 
 def _memory(options: Mapping[str, str], clock: Clock) -> Broker:
-    _refuse_unknown("memory", options, ())
-    broker: Broker = load("callcast.brokers.memory").MemoryBroker(clock)
+    _refuse_unknown("memory", options, ("retain",))
+    retain = _number("retain", options.get("retain", "0"))
+    broker: Broker = load("callcast.brokers.memory").MemoryBroker(clock, retain=retain)
     return broker
 
 

@@ -8,6 +8,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+from msgspec.structs import replace
+
+from callcast.brokers.memory.log import Log, Window
 from callcast.brokers.memory.queue import Lease, Queue
 from callcast.core.errors import Misuse, NotSent, Unanswered, Unpublished
 from callcast.core.message import Message
@@ -15,6 +18,7 @@ from callcast.core.outcome import Outcome
 from callcast.policies.shelves import Entry
 from callcast.ports.broker import (
     Delivery,
+    Difference,
     Glimpse,
     Lag,
     Part,
@@ -39,12 +43,15 @@ class MemoryBroker:
     """Everything in this process: nothing survives its end. One event loop at a time.
 
     What waits is bounded by the memory of the process alone.
-    Offers the abilities `Browses`, `Inspects`, `Parks`, `Pauses`, `Retires` and `Schedules`.
-    `clock` times leases and delays on its `now()`: a step of the wall clock moves none of them.
+    Offers the abilities `Browses`, `Inspects`, `Parks`, `Pauses`, `Retires`, `Rewinds` and
+    `Schedules`. `clock` times leases and delays on its `now()`: a step of the wall clock moves none
+    of them. `retain`: seconds for which published messages are kept for `read`.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, *, retain: float = 0.0) -> None:
         self._clock = clock
+        self._traits = replace(TRAITS, log_kept=retain)
+        self._logs: dict[str, Log] = {}  # by topic; empty where nothing is retained
         self._numbers = itertools.count()
         self._topics: dict[str, dict[str, Group]] = {}  # by name; changed by `ensure` only
         self._consumers: set[MemoryConsumer] = set()
@@ -53,7 +60,7 @@ class MemoryBroker:
     @property
     def traits(self) -> Traits:
         """What is so about this broker."""
-        return TRAITS
+        return self._traits
 
     @property
     def delay_max(self) -> float:
@@ -117,7 +124,7 @@ class MemoryBroker:
         for consumer in list(self._consumers):
             await consumer.close()
 
-    # Browses, Inspects, Parks, Pauses, Retires
+    # Browses, Inspects, Parks, Pauses, Retires, Rewinds
 
     async def sources(self) -> Sequence[Source]:
         """All groups that there are."""
@@ -134,15 +141,22 @@ class MemoryBroker:
         found = itertools.islice((entry for entry in entries if entry.seq > behind), limit)
         return [self._glimpse(entry, part) for entry in found]
 
-    async def differences(self, topics: Sequence[str], sources: Sequence[Source]) -> Sequence[str]:
-        """One sentence per difference."""
+    async def differences(
+        self, topics: Sequence[str], sources: Sequence[Source]
+    ) -> Sequence[Difference]:
+        """What is missing or otherwise."""
         self._check_open()
-        wanted = {*topics, *(source.topic for source in sources)}
-        found = [f"topic {topic!r} is missing" for topic in wanted if topic not in self._topics]
+        wanted = dict.fromkeys([*topics, *(source.topic for source in sources)])
+        found = [
+            Difference(topic, f"topic {topic!r} is missing", is_missing=True)
+            for topic in wanted
+            if topic not in self._topics
+        ]
         for source in sources:
             if source.group not in self._topics.get(source.topic, {}):
-                found.append(f"group {source} is missing")
-            found.extend(self._otherwise(source))
+                found.append(Difference(str(source), f"group {source} is missing", is_missing=True))
+            others = self._otherwise(source)
+            found += [Difference(str(source), text, is_missing=False) for text in others]
         return found
 
     async def unpark(self, source: Source, key: str) -> int:
@@ -171,6 +185,27 @@ class MemoryBroker:
         group = self._topics.get(source.topic, {}).pop(source.group, None)
         if group is not None:
             group.queue.is_paused = True
+
+    async def read(
+        self,
+        topic: str,
+        *,
+        since: float = 0.0,
+        until: float | None = None,
+        after: str = "",
+        last: str = "",
+        limit: int = 500,
+    ) -> Sequence[Glimpse]:
+        """Kept messages of that window, oldest first; a position is a number.
+
+        Raises `Misuse` when nothing is retained.
+        """
+        self._check_open()
+        retain = self._traits.log_kept
+        if not retain > 0:
+            raise Misuse("this broker keeps no log: make it with retain=SECONDS (?retain=SECONDS)")
+        log = self._logs.get(topic) or Log(retain)
+        return log.read(Window(since, until, after, last), limit)
 
     # What they share
 
@@ -234,6 +269,9 @@ class MemoryBroker:
 
     def _deliver(self, message: Message, now: float) -> list[Bell]:
         groups = self._topics.get(message.topic, {})
+        retain = self._traits.log_kept
+        if retain > 0 and message.group is None:
+            self._logs.setdefault(message.topic, Log(retain)).add(message, self._clock.wall())
         wanted = list(groups.values()) if message.group is None else [groups[message.group]]
         for group in wanted:
             group.queue.add(message, now, due=self._due(message, now))

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from callcast.brokers.sqlite import catalog, look, publish
+from callcast.brokers.sqlite import catalog, kept, look, publish
 from callcast.brokers.sqlite.consumer import SqliteConsumer
 from callcast.brokers.sqlite.dbclock import span
 from callcast.brokers.sqlite.engine import Engine, Options
@@ -30,7 +30,7 @@ from callcast.core.errors import (
     Unpublished,
 )
 from callcast.core.message import Message
-from callcast.ports.broker import Glimpse, Lag, Part, Source, Traits
+from callcast.ports.broker import Difference, Glimpse, Lag, Part, Source, Traits
 from callcast.ports.clock import Clock
 
 R = TypeVar("R")
@@ -164,8 +164,10 @@ class SqliteBroker:
         page = look.Page(group, self._engine().clock, part, after, limit)
         return await self._read(lambda cx: look.browse(cx, page))
 
-    async def differences(self, topics: Sequence[str], sources: Sequence[Source]) -> Sequence[str]:
-        """One sentence per difference."""
+    async def differences(
+        self, topics: Sequence[str], sources: Sequence[Source]
+    ) -> Sequence[Difference]:
+        """What is missing or otherwise."""
         catalog.check_names(topics, sources)
         return await self._read(lambda cx: catalog.differences(cx, topics, sources))
 
@@ -197,16 +199,17 @@ class SqliteBroker:
         since: float = 0.0,
         until: float | None = None,
         after: str = "",
+        last: str = "",
         limit: int = 500,
     ) -> Sequence[Glimpse]:
-        """Kept messages published in that time (wall clock), oldest first.
+        """Kept messages of that window, oldest first; a position is a number.
 
         Raises `Misuse` when nothing is retained.
         """
         if not self._options.retain > 0:
             raise Misuse("this broker keeps no log: open it with retain=SECONDS (?retain=SECONDS)")
-        kept = look.Kept(topic, since, until, int(after or 0), limit)
-        return await self._read(lambda cx: look.read(cx, kept))
+        asked = kept.window(topic, since=since, until=until, after=after, last=last, limit=limit)
+        return await self._read(lambda cx: kept.read(cx, asked))
 
     # What they share
 

@@ -10,7 +10,7 @@ from callcast.brokers.sqlite.records import Group
 from callcast.brokers.sqlite.schema import DEAD, PARKED, create_log
 from callcast.core.errors import Misuse
 from callcast.core.names import checked_name
-from callcast.ports.broker import Source, Start
+from callcast.ports.broker import Difference, Source, Start
 
 
 def check_names(topics: Sequence[str], sources: Sequence[Source]) -> None:
@@ -46,15 +46,22 @@ def ensure(cx: Connection, topics: Sequence[str], sources: Sequence[Source]) -> 
     return []
 
 
-def differences(cx: Connection, topics: Sequence[str], sources: Sequence[Source]) -> list[str]:
-    """One sentence per topic or group that is missing or otherwise."""
+def differences(
+    cx: Connection, topics: Sequence[str], sources: Sequence[Source]
+) -> list[Difference]:
+    """Each topic or group that is missing or otherwise."""
     there = {name for (name,) in cx.execute("select name from topic").fetchall()}
     wanted = dict.fromkeys([*topics, *(source.topic for source in sources)])
-    found = [f"topic {topic!r} is missing" for topic in wanted if topic not in there]
+    found = [
+        Difference(topic, f"topic {topic!r} is missing", is_missing=True)
+        for topic in wanted
+        if topic not in there
+    ]
     for source in sources:
         if look.find(cx, source) is None:
-            found.append(f"group {source} is missing")
-        found.extend(_otherwise(cx, source))
+            found.append(Difference(str(source), f"group {source} is missing", is_missing=True))
+        others = _otherwise(cx, source)
+        found += [Difference(str(source), text, is_missing=False) for text in others]
     return found
 
 

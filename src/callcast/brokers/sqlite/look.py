@@ -1,4 +1,4 @@
-"""Looking without touching: how far a group is behind, what lies in it, what was published."""
+"""Looking without touching: which groups there are, how far one is behind, what lies in it."""
 
 from __future__ import annotations
 
@@ -34,16 +34,6 @@ class Page(NamedTuple):
     clock: DatabaseClock
     part: Part
     after: str
-    limit: int
-
-
-class Kept(NamedTuple):
-    """One page of what was published in a time, in seconds of the wall clock."""
-
-    topic: str
-    since: float
-    until: float | None
-    after: int
     limit: int
 
 
@@ -114,20 +104,6 @@ def browse(cx: Connection, page: Page) -> Sequence[Glimpse]:
     if room > 0 and page.part is not Part.DEAD:
         found += _browse_log(cx, page, after=int(number) if kind == "log" else 0, limit=room)
     return found
-
-
-def read(cx: Connection, kept: Kept) -> Sequence[Glimpse]:
-    """What the log of a topic keeps of a time, oldest first."""
-    row = cx.execute("select id from topic where name = ?", (kept.topic,)).fetchone()
-    if row is None:
-        return ()
-    end = 1 << 62 if kept.until is None else round(kept.until * SECOND)
-    rows = cx.execute(
-        f"select seq, message from log_{row[0]} where seq > ? and at >= ? and at < ?"  # noqa: S608
-        " order by seq limit ?",
-        (kept.after, round(kept.since * SECOND), end, kept.limit),
-    ).fetchall()
-    return [Glimpse(decode(blob), position=str(seq)) for seq, blob in rows]
 
 
 def held_behind(cx: Connection, group: Group, key: str) -> int:

@@ -21,9 +21,11 @@ from callcast.testing.broker_suite.closing import Closing
 from callcast.testing.broker_suite.dead_letters import DeadLetters
 from callcast.testing.broker_suite.delivering import Delivering
 from callcast.testing.broker_suite.leasing import Leasing
+from callcast.testing.broker_suite.operating import Operating
 from callcast.testing.broker_suite.ordering import Ordering
 from callcast.testing.broker_suite.processes import Processes
 from callcast.testing.broker_suite.publishing import Publishing
+from callcast.testing.broker_suite.rewinding import Rewinding
 from callcast.testing.broker_suite.settling import Settling
 from callcast.testing.broker_suite.watching import Watching
 
@@ -38,6 +40,8 @@ class BrokerSuite(
     Ordering,
     DeadLetters,
     Watching,
+    Operating,
+    Rewinding,
     Closing,
     Capacity,
     Processes,

@@ -72,6 +72,10 @@ class Harness(abc.ABC):
     async def open(self) -> Broker:
         """A broker on the storage of this case; again, where shared, one more on the same."""
 
+    async def open_keeping(self) -> Broker:
+        """The same, one that keeps what was consumed; override where that is an option."""
+        return await self.open()
+
     @abc.abstractmethod
     async def pass_time(self, seconds: float) -> None:
         """Let so much time pass for the broker: move its clock, or really wait."""
@@ -101,6 +105,7 @@ class Harness(abc.ABC):
         """Run one case within so many real seconds, on a fresh storage; close what it opened."""
         self.topic = f"suite.t{secrets.token_hex(4)}"
         self._opened: list[Broker] = []
+        self._joined: list[Consumer] = []
         self._tasks: list[asyncio.Task[object]] = []
         try:
             async with asyncio.timeout(patience), self.storage():
@@ -170,7 +175,14 @@ class Harness(abc.ABC):
 
     async def join(self, source: Source, *, part: Part = Part.READY) -> Consumer:
         """A consumer with the lease of this suite."""
-        return await self.broker.consume(source, part=part, lease=self.lease)
+        consumer = await self.broker.consume(source, part=part, lease=self.lease)
+        self._joined.append(consumer)
+        return consumer
+
+    async def leave(self) -> None:
+        """Close all consumers that joined."""
+        for consumer in self._joined:
+            await consumer.close()
 
     def message(self, name: str, *, key: str | None = None, body: bytes | None = None) -> Message:
         """A message on the topic of this case; its id and, by default, its body is its name."""
