@@ -11,6 +11,7 @@ from typing import TypeVar
 from callcast.core.errors import BulkheadFull
 from callcast.core.work import Next, Work
 from callcast.policies.deadline import expired
+from callcast.policies.observing import Silent
 from callcast.policies.options import Bulkhead
 from callcast.ports.clock import Clock
 from callcast.ports.observer import Observer, Rejected
@@ -153,6 +154,7 @@ class BulkheadLayer:
         self._leave = slots.leave
         self._clock = clock
         self._observer = observer
+        self._is_observed = not isinstance(observer, Silent)
         self._gate = gate
 
     def __repr__(self) -> str:
@@ -163,6 +165,9 @@ class BulkheadLayer:
         if not self._take():
             await self._wait(work)
         try:
+            if self._is_observed:
+                with self._observer.occupying(work):
+                    return await proceed(work)
             return await proceed(work)
         finally:
             after = self._leave()

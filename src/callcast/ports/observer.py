@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 from msgspec import Struct
@@ -154,6 +155,11 @@ class Observer(Protocol):
         (it costs next to nothing then). `url` is absolute and without credentials.
         """
         ...
+
+    def occupying(self, work: Work) -> AbstractContextManager[object]:
+        """Count an attempt among those that hold a slot of a bulkhead, while it is entered."""
+        del work
+        return nullcontext()
 
     def carrier(self, work: Work) -> Mapping[str, str]:
         """`traceparent`, `tracestate`, `baggage` to send along.

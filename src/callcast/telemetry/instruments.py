@@ -5,7 +5,8 @@ Every label has a bound: names come from contracts, the rest is held to `DISTINC
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from typing import TypeVar, cast
 
 from opentelemetry.metrics import Histogram, Meter
@@ -59,6 +60,8 @@ class Instruments:
         }
         self._attempt = _seconds(meter, names.HTTP_CLIENT_DURATION, "One attempt of a call.")
         self._active = meter.create_up_down_counter(names.HTTP_SERVER_ACTIVE, "{request}")
+        # No gauge: the buses of a process share the meter, and only steps add up.
+        self._occupied = meter.create_up_down_counter(names.BULKHEAD_IN_FLIGHT, "{call}")
         self._moved = {
             Kind.PUBLISH: meter.create_counter(names.MESSAGING_SENT, "{message}"),
             Kind.CONSUME: meter.create_counter(names.MESSAGING_CONSUMED, "{message}"),
@@ -86,6 +89,16 @@ class Instruments:
     def active(self, work: Work, step: int) -> None:
         """One more served call is running (1), or one less (-1)."""
         self._active.add(step, served_labels(work))
+
+    @contextmanager
+    def occupied(self, work: Work) -> Generator[None]:
+        """An attempt holds a slot of its callee's bulkhead."""
+        labels = call_labels(work)
+        self._occupied.add(1, labels)
+        try:
+            yield
+        finally:
+            self._occupied.add(-1, labels)
 
     def tell(self, fact: Fact) -> None:
         """Move the metrics of this fact; a fact without any moves none."""

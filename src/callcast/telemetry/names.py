@@ -60,6 +60,7 @@ MESSAGING_PROCESS_DURATION = "messaging.process.duration"
 MESSAGING_SENT = "messaging.client.sent.messages"
 
 # Metrics of our own.
+BULKHEAD_IN_FLIGHT = "callcast.bulkhead.in_flight"
 BULKHEAD_REJECTED = "callcast.bulkhead.rejected"
 CALL_DURATION = "callcast.call.duration"
 CALL_REJECTED = "callcast.call.rejected"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 from opentelemetry import context as otel_context
@@ -40,6 +41,7 @@ LOOK_EVERY = 1.0
 
 _API = ("opentelemetry.trace", "opentelemetry.metrics")
 _SERVER_ERROR = 500
+_NOT_COUNTED = nullcontext()
 
 _Ended = Callable[[BaseException | None, int | None], None]
 
@@ -111,6 +113,11 @@ class OtelObserver:
                 self._instruments.measure_attempt(labels, self._clock.now() - began, error)
 
         return _Started(span, ended=ended)
+
+    def occupying(self, work: Work) -> AbstractContextManager[object]:
+        """Count an attempt that holds a slot; one that began unseen is not counted off either."""
+        instruments = self._instruments if self.is_tracing else None
+        return _NOT_COUNTED if instruments is None else instruments.occupied(work)
 
     def carrier(self, work: Work) -> Mapping[str, str]:
         """Headers to send along: the current context, or what came in when nobody records."""

@@ -3,17 +3,19 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Generator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from policies_kit import Remembering, a_call, lock
+from policies_kit import Remembering, Tracing, a_call, lock
 
 from callcast.core.errors import BulkheadFull, Expired, Misuse
 from callcast.core.work import Work
 from callcast.policies.bulkhead import BulkheadLayer, Place, Slots
 from callcast.policies.options import Bulkhead
-from callcast.ports.observer import Rejected
+from callcast.ports.observer import Observer, Rejected
 from callcast.runtime.tasks import AsyncioGate
 from callcast.testing.clock import ManualClock
 
@@ -176,7 +178,7 @@ class Callee:
         return await future
 
 
-def a_layer(slots: Slots, clock: ManualClock, seen: Remembering) -> BulkheadLayer:
+def a_layer(slots: Slots, clock: ManualClock, seen: Observer) -> BulkheadLayer:
     return BulkheadLayer(slots, clock=clock, observer=seen, gate=AsyncioGate)
 
 
@@ -193,6 +195,44 @@ async def test_a_call_over_the_limit_is_rejected_and_told() -> None:
     callee.running[0].set_result("answer")
     assert await task == "answer"
     assert slots.inside == 0
+
+
+class Counting(Tracing):
+    """Counts who is inside."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside: list[str] = []
+
+    @contextmanager
+    def occupying(self, work: Work) -> Generator[None]:
+        self.inside.append(work.id)
+        try:
+            yield
+        finally:
+            self.inside.remove(work.id)
+
+
+async def test_an_attempt_is_counted_while_it_holds_a_slot_and_not_while_it_waits() -> None:
+    seen, callee, clock = Counting(), Callee(), ManualClock()
+    layer = a_layer(some_slots(2, 1), clock, seen)
+    tasks = [asyncio.ensure_future(layer(a_call(), callee)) for _ in range(3)]
+    await clock.rest()
+    assert seen.inside == ["call-1"] * 2
+    tasks[0].cancel()
+    callee.running[1].set_exception(OSError("down"))
+    await clock.rest()
+    assert seen.inside == ["call-1"]  # the one that waited
+    callee.running[2].set_result("answer")
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert seen.inside == []
+
+
+async def test_an_observer_that_does_not_count_hinders_nobody() -> None:
+    async def answer(work: Work) -> str:
+        return work.id
+
+    assert await a_layer(some_slots(1), ManualClock(), Tracing())(a_call(), answer) == "call-1"
 
 
 async def test_a_queued_call_goes_in_when_another_ends() -> None:

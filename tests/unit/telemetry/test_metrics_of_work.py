@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from opentelemetry import metrics
 from telemetry_kit import Watched, calling, consuming, message, publishing, serving
 
 from callcast.core.errors import NotSent, Refused, Remote, Unanswered
 from callcast.ports import observer as facts
 from callcast.telemetry.instruments import DISTINCT_MAX
+from callcast.telemetry.otel import LOOK_EVERY, OtelObserver
 from callcast.telemetry.spans import error_label
 
 URL = "http://users.example:8080/users/7"
@@ -74,6 +76,32 @@ def test_calls_that_are_being_served_are_counted_up_and_down() -> None:
     assert list(watched.points("http.server.active_requests").values()) == [1]
     outer.end()
     assert list(watched.points("http.server.active_requests").values()) == [0]
+
+
+def test_attempts_that_hold_a_slot_of_a_bulkhead_are_counted_up_and_down() -> None:
+    watched = Watched()
+    other = OtelObserver(watched.clock, tracers=watched.tracers, meters=watched.meters)
+    assert other.is_tracing
+    with watched.observer.occupying(calling()):
+        with pytest.raises(Unanswered), other.occupying(calling()):
+            points = watched.points("callcast.bulkhead.in_flight")
+            raise Unanswered("gone")
+        ((labels, count),) = points.items()
+        assert (dict(labels)["callcast.peer"], count) == ("users", 2)
+        assert list(watched.points("callcast.bulkhead.in_flight").values()) == [1]
+    assert list(watched.points("callcast.bulkhead.in_flight").values()) == [0]
+
+
+def test_an_attempt_that_began_before_anybody_counted_is_not_counted_off(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    watched = Watched()
+    observer = OtelObserver(watched.clock)
+    with observer.occupying(calling()):
+        monkeypatch.setattr(metrics, "get_meter_provider", lambda: watched.meters)
+        watched.clock.time += LOOK_EVERY
+        assert observer.is_tracing
+    assert watched.points("callcast.bulkhead.in_flight") == {}
 
 
 @pytest.mark.parametrize(
