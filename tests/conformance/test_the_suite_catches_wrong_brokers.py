@@ -2,10 +2,14 @@
 
 import pytest
 import wrong_delivering
+import wrong_operating
 import wrong_publishing
 import wrong_settling
 import wrong_waiting
 from wrong_brokers import FAULTS, Memory, failing, fault
+
+from callcast.testing.broker_suite.operating import Operating
+from callcast.testing.broker_suite.rewinding import Rewinding
 
 FAULTS_MIN = 15
 
@@ -15,7 +19,13 @@ def test_a_right_broker_fails_nothing() -> None:
 
 
 def test_there_are_enough_faults() -> None:
-    modules = [wrong_delivering, wrong_publishing, wrong_settling, wrong_waiting]
+    modules = [
+        wrong_delivering,
+        wrong_operating,
+        wrong_publishing,
+        wrong_settling,
+        wrong_waiting,
+    ]
     assert all(module.fault is fault for module in modules)  # they register their faults
     assert len(FAULTS) >= FAULTS_MIN
 
@@ -24,6 +34,16 @@ def test_there_are_enough_faults() -> None:
 def test_each_fault_fails_the_sentences_that_name_it(name: str) -> None:
     with FAULTS[name].patch():
         assert failing() == FAULTS[name].sentences
+
+
+def test_each_sentence_about_operating_is_failed_by_some_fault() -> None:
+    sentences = {
+        name.removeprefix("test_")
+        for part in (Operating, Rewinding)
+        for name in vars(part)
+        if name.startswith("test_")
+    }
+    assert sentences <= {sentence for one in FAULTS.values() for sentence in one.sentences}
 
 
 def test_each_sentence_about_a_fault_is_one_of_the_suite() -> None:

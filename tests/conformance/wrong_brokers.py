@@ -31,6 +31,8 @@ class Store:
     logs: dict[str, Log] = field(default_factory=dict[str, Log])
     numbers: itertools.count[int] = field(default_factory=itertools.count)
     is_full: bool = False
+    is_paused: bool = False
+    """What a fault remembers of a group that is gone."""
 
 
 class StoredBroker(MemoryBroker):

@@ -165,22 +165,6 @@ class TheLagHasNoAge:
         return replace(lag(self, now), oldest=0.0)
 
 
-@fault(
-    MemoryBroker,
-    "a_paused_source_hands_out_nothing_until_it_is_resumed",
-    "a_pause_survives_a_restart",
-)
-class APauseChangesNothing:
-    async def pause(self: MemoryBroker, source: Source) -> None:
-        pass
-
-
-@fault(MemoryBroker, "a_retired_group_is_gone_with_all_that_waits_for_it")
-class RetiringKeepsEverything:
-    async def retire(self: MemoryBroker, source: Source) -> None:
-        pass
-
-
 # Closing
 
 

@@ -28,7 +28,11 @@ class SilenceForTheUnheard:
         return refusal(self, replace(message, unheard=True), is_behind=is_behind)
 
 
-@fault(MemoryBroker, "every_group_gets_every_message")
+@fault(
+    MemoryBroker,
+    "every_group_gets_every_message",
+    "a_replay_reaches_its_group_alone_and_is_not_kept_again",
+)
 class OnlyTheFirstGroupHears:
     def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
         groups = list(self._topics.get(message.topic, {}).values())
@@ -57,6 +61,7 @@ class EveryWorkerHearsEverything:
     MemoryBroker,
     "a_message_for_one_group_reaches_only_that_group",
     "a_redrive_reaches_only_the_group_that_failed",
+    "a_replay_reaches_its_group_alone_and_is_not_kept_again",
 )
 class ARedriveReachesAllGroups:
     def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
@@ -102,7 +107,11 @@ class TimesAreWholeSeconds:
         return deliver(self, replace(message, time=float(int(message.time))), now)
 
 
-@fault(MemoryBroker, "a_new_group_hears_what_is_published_after_it_was_made")
+@fault(
+    MemoryBroker,
+    "a_new_group_hears_what_is_published_after_it_was_made",
+    "a_retired_group_is_missing_and_can_be_made_anew",
+)
 class ANewGroupHearsTheOld:
     def _new_group(self: MemoryBroker, source: Source, others: Iterable[Group]) -> Group:
         group = new_group(self, replace(source, start=Start.EARLIEST), others)

@@ -173,7 +173,7 @@ class TheUnheardIsAlwaysAnError:
         return refusal(self, replace(message, unheard=False), is_behind=is_behind)
 
 
-@fault(MemoryBroker, "attributes_that_were_not_set_stay_so")
+@fault(MemoryBroker, "attributes_that_were_not_set_stay_so", "what_was_handled_can_be_read_again")
 class WhatWasNotSetIsEmpty:
     def _deliver(self: MemoryBroker, message: Message, now: float) -> list[Bell]:
         return deliver(self, replace(message, subject=message.subject or ""), now)
@@ -216,6 +216,7 @@ class VersionsAreOneTopic:
     "ensuring_again_changes_nothing",
     "ensuring_a_group_with_other_facts_names_the_difference",
     "a_cast_waits_for_a_service_that_never_ran",
+    "pausing_is_the_groups_own_and_can_be_repeated",
 )
 class EnsuringMakesAnew:
     async def ensure(self: MemoryBroker, topics: Sequence[str], sources: Sequence[Source]) -> None:
@@ -234,7 +235,12 @@ class OtherFactsAreIgnored:
         return []
 
 
-@fault(MemoryBroker, "each_difference_is_named_before_it_is_made")
+@fault(
+    MemoryBroker,
+    "each_difference_is_named_before_it_is_made",
+    "a_retired_group_is_missing_and_can_be_made_anew",
+    "looking_for_differences_makes_nothing",
+)
 class NoDifferenceIsSeen:
     async def differences(
         self: MemoryBroker, topics: Sequence[str], sources: Sequence[Source]
@@ -271,7 +277,11 @@ class OnlyOneSourceIsListed:
         return [next(iter(groups.values())).queue.source for groups in self._topics.values()]
 
 
-@fault(Queue, "what_is_out_while_paused_can_be_settled")
+@fault(
+    Queue,
+    "what_is_out_while_paused_can_be_settled",
+    "a_pause_binds_the_workers_of_others_within_five_seconds",
+)
 class WhilePausedNothingIsSettled:
     def settle(self: Queue, hand: Hand, verdicts: Verdicts, now: float) -> list[Delivery]:
         return [one for one, _ in verdicts] if self.is_paused else settle(self, hand, verdicts, now)
