@@ -7,6 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Sequence
 
+from callcast.core.context import AMBIENT
 from callcast.core.contract import Event
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
@@ -28,10 +29,11 @@ EVENT = Event("orders", bytes)
 
 
 class Recorder(Silent):
-    """Keeps the facts."""
+    """Keeps the facts, and the ids of the messages in whose name they were told."""
 
     def __init__(self) -> None:
         self.facts: list[Fact] = []
+        self.names: list[str] = []
 
     @property
     def hears_success(self) -> bool:
@@ -39,6 +41,12 @@ class Recorder(Silent):
 
     def tell(self, fact: Fact) -> None:
         self.facts.append(fact)
+        context = AMBIENT.get()
+        self.names.append("" if context is None else context.message_id)
+
+    def named(self, kind: type[Fact]) -> list[str]:
+        pairs = zip(self.facts, self.names, strict=True)
+        return [name for fact, name in pairs if isinstance(fact, kind)]
 
     def of(self, kind: type[Fact]) -> list[Fact]:
         return [fact for fact in self.facts if isinstance(fact, kind)]

@@ -29,6 +29,7 @@ from callcast.core.errors import CircuitOpen
 from callcast.core.work import Next, Work
 from callcast.policies.classify import Verdict, verdict_of
 from callcast.policies.options import CircuitBreaker
+from callcast.policies.telling import tell_of
 from callcast.policies.window import CountWindow, TimeWindow, Window
 from callcast.ports.clock import Clock
 from callcast.ports.observer import CircuitChanged, Observer, Rejected
@@ -310,7 +311,7 @@ class BreakerLayer:
 
     def _rejected(self, work: Work, now: float) -> CircuitOpen:
         self._tell(work)
-        self._observer.tell(Rejected(work.name, work.peer, "circuit"))
+        tell_of(self._observer, work, Rejected(work.name, work.peer, "circuit"))
         left = self._breaker.retry_in(now)
         return CircuitOpen(
             f"{work.name!r}: the circuit of {work.peer or 'this policy'} is"
@@ -320,6 +321,6 @@ class BreakerLayer:
 
     def _tell(self, work: Work) -> None:
         for change in self._breaker.take_changes():
-            self._observer.tell(
-                CircuitChanged(work.peer or work.name, change.before, change.after, change.reason)
-            )
+            peer = work.peer or work.name
+            changed = CircuitChanged(peer, change.before, change.after, change.reason)
+            tell_of(self._observer, work, changed)

@@ -13,6 +13,7 @@ from callcast.core.work import Next, Work
 from callcast.policies.deadline import expired
 from callcast.policies.observing import Silent
 from callcast.policies.options import Bulkhead
+from callcast.policies.telling import tell_of
 from callcast.ports.clock import Clock
 from callcast.ports.observer import Observer, Rejected
 from callcast.ports.tasks import Gate
@@ -180,7 +181,7 @@ class BulkheadLayer:
         if place is Place.QUEUED:
             await self._queue(work, gate)
         elif place is Place.FULL:
-            self._observer.tell(Rejected(work.name, work.peer, "bulkhead"))
+            tell_of(self._observer, work, Rejected(work.name, work.peer, "bulkhead"))
             raise BulkheadFull(
                 f"{work.name!r}: {self._slots.inside} calls are under way and"
                 f" {self._slots.waiting} wait, so it was not sent; raise Bulkhead(limit=, queue=)",
@@ -199,6 +200,6 @@ class BulkheadLayer:
             if after is not None:
                 after.open()
             if isinstance(error, TimeoutError):
-                self._observer.tell(Rejected(work.name, work.peer, "bulkhead"))
+                tell_of(self._observer, work, Rejected(work.name, work.peer, "bulkhead"))
                 raise expired(work, 0.0) from error
             raise

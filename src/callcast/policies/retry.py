@@ -16,6 +16,7 @@ from callcast.policies.deadline import LEAST_LEFT
 from callcast.policies.history import attach_attempts
 from callcast.policies.notes import summary
 from callcast.policies.options import Retry
+from callcast.policies.telling import tell_of
 from callcast.ports.clock import Clock
 from callcast.ports.observer import Observer, Retried
 
@@ -194,13 +195,12 @@ class RetryLayer:
     def _tell(self, work: Work, error: Exception, decision: Decision) -> None:
         if decision.why in _SILENT:
             return
-        self._observer.tell(
-            Retried(
-                work.name,
-                work.peer,
-                decision.why,
-                work.attempt,
-                decision.delay or 0.0,
-                type(error).__name__,
-            )
+        retried = Retried(
+            work.name,
+            work.peer,
+            decision.why,
+            work.attempt,
+            decision.delay or 0.0,
+            type(error).__name__,
         )
+        tell_of(self._observer, work, retried)

@@ -59,10 +59,16 @@ class Settled(Fact, frozen=True):
 
 
 class LeaseLost(Fact, frozen=True):
-    """A settle came too late: the message is somebody else's now."""
+    """Settles came too late: `count` messages are somebody else's now; the ids of the first ones.
+
+    An id of a message that has none is empty.
+    """
 
     source: str
     count: int
+    message_ids: tuple[str, ...] = ()
+    correlation_ids: tuple[str, ...] = ()
+    causation_ids: tuple[str, ...] = ()
 
 
 class DuplicateSeen(Fact, frozen=True):

@@ -1,13 +1,18 @@
-"""The ledger: each verdict told as a fact."""
+"""The ledger: each verdict, and each loss of one, told as a fact."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from callcast.core.context import AMBIENT, context_of
 from callcast.core.outcome import Dead, Done, Later, Outcome
 from callcast.ports.broker import Delivery
-from callcast.ports.observer import Settled
+from callcast.ports.observer import LeaseLost, Settled
 from callcast.runtime.ports import Ports
 from callcast.runtime.subscription import Subscription
+
+NAMED_MAX = 10
+"""Messages that one fact names: a lost lease can concern hundreds."""
 
 
 class Ledger:
@@ -24,19 +29,34 @@ class Ledger:
         observer = self._observer
         if isinstance(outcome, Done) and not observer.hears_success:
             return
-        tell = observer.tell
         waited = max(0.0, self._clock.wall() - ran - delivery.message.time)
-        if isinstance(outcome, Done):
-            tell(Settled(self._source, "done", delivery.round + 1, waited))
-            return
         word = type(outcome).__name__.lower()
-        attempts, error = delivery.round + 1, outcome.reason
+        attempts, error = delivery.round + 1, ""
         if isinstance(outcome, (Later, Dead)):
             attempts = int(outcome.notes.get("callcast-attempts", attempts))
-            error = outcome.notes.get("callcast-error-type", error)
-        # Not for Done, which is every message: it is logged for debugging only.
+            error = outcome.notes.get("callcast-error-type", outcome.reason)
+        elif not isinstance(outcome, Done):
+            error = outcome.reason
         token = AMBIENT.set(context_of(delivery.message, self._service))
         try:
-            tell(Settled(self._source, word, attempts, waited, error))
+            observer.tell(Settled(self._source, word, attempts, waited, error))
+        finally:
+            AMBIENT.reset(token)
+
+    def lost(self, deliveries: Sequence[Delivery]) -> None:
+        """Tell that the verdicts on these came too late."""
+        messages = [delivery.message for delivery in deliveries[:NAMED_MAX]]
+        fact = LeaseLost(
+            self._source,
+            len(deliveries),
+            tuple(each.id for each in messages),
+            tuple(each.correlation_id or each.id for each in messages),
+            tuple(each.causation_id or "" for each in messages),
+        )
+        # One message has the fields of every other log line, too.
+        is_one = len(deliveries) == 1
+        token = AMBIENT.set(context_of(messages[0], self._service) if is_one else None)
+        try:
+            self._observer.tell(fact)
         finally:
             AMBIENT.reset(token)

@@ -19,7 +19,6 @@ from msgspec.structs import replace
 
 from callcast.core.outcome import Dead, Done, Outcome, Release
 from callcast.ports.broker import Consumer, Delivery
-from callcast.ports.observer import LeaseLost
 from callcast.ports.tasks import Child, Tasks
 from callcast.runtime.backoff import Backoff
 from callcast.runtime.bell import Bell
@@ -299,8 +298,7 @@ class Shift:
         for delivery in done:
             self.hold.until.pop(delivery, None)
         if lost:
-            lease_lost = LeaseLost(str(self._subscription.source), len(lost))
-            self._upkeep.ports.observer.tell(lease_lost)
+            self._ledger.lost(lost)
         if self._lanes is not None and self._lanes.is_any_shut:
             for delivery in done:
                 if delivery.message.key is not None:

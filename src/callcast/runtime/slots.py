@@ -16,7 +16,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any
 
-from callcast.core.context import AMBIENT
+from callcast.core.context import AMBIENT, context_of
 from callcast.core.outcome import Outcome, Release
 from callcast.core.work import Kind, Work
 from callcast.ports.broker import Delivery
@@ -107,7 +107,7 @@ class Slots:
                         step = await self._carry_on(delivery, step)
                         turn = now = clock()
                     elif (now := clock()) - began > BLOCKED:
-                        self._tell_blocked(now - began)
+                        self._tell_blocked(delivery, now - began)
                     desk.ended(delivery, step, now)
                     if task is not None and task.cancelling():
                         return
@@ -165,14 +165,14 @@ class Slots:
         if self._desk.ready:
             self.wake(len(self._desk.ready))
         try:
-            return await self._driven(step)
+            return await self._driven(delivery, step)
         except GeneratorExit:  # the loop is gone
             raise
         except BaseException as error:  # noqa: BLE001 - every error has a verdict
             return self._escape(error, delivery)
 
     @types.coroutine
-    def _driven(self, step: _Suspended) -> Steps:
+    def _driven(self, delivery: Delivery, step: _Suspended) -> Steps:
         """Await the rest of the chain, each of its steps inside the delivery's own context."""
         run, steps, pending = step.context.run, step.steps, step.pending
         clock = self._now
@@ -188,10 +188,10 @@ class Slots:
                     began = clock()
                     pending = run(steps.send, sent)
                 if (took := clock() - began) > BLOCKED:
-                    self._tell_blocked(took)
+                    self._tell_blocked(delivery, took)
         except StopIteration as end:
             if (took := clock() - began) > BLOCKED:
-                self._tell_blocked(took)
+                self._tell_blocked(delivery, took)
             outcome: Outcome = end.value
             return outcome
 
@@ -203,8 +203,13 @@ class Slots:
             self._desk.fatal(error)
         return escaped(error, delivery.round)
 
-    def _tell_blocked(self, took: float) -> None:
-        self._observer.tell(LoopBlocked(self._subscription.handler, took))
+    def _tell_blocked(self, delivery: Delivery, took: float) -> None:
+        subscription = self._subscription
+        token = AMBIENT.set(context_of(delivery.message, subscription.service))
+        try:
+            self._observer.tell(LoopBlocked(subscription.handler, took))
+        finally:
+            AMBIENT.reset(token)
 
 
 @dataclass(slots=True)

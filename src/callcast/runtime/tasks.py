@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextvars import copy_context
 from typing import TypeVar
 
+from callcast.core.context import AMBIENT
 from callcast.core.errors import Misuse
 from callcast.ports.tasks import Child, Gate, Race, Tasks
 
@@ -47,7 +49,10 @@ class AsyncioTasks(Tasks):
 
     def start(self, work: Coroutine[object, object, object], *, name: str) -> AsyncioChild:
         """Start a child of this name."""
-        task = asyncio.create_task(self._run(work, name), name=name)
+        # It outlives whatever work is in hand where it is started, and must not speak in its name.
+        context = copy_context()
+        context.run(AMBIENT.set, None)
+        task = asyncio.create_task(self._run(work, name), name=name, context=context)
         self._children.add(task)
 
         def ended(task: asyncio.Task[None]) -> None:

@@ -68,13 +68,15 @@ _PASSWORD = re.compile(r"(?<=://)[^\s/@]*@")
 class Correlated(logging.Filter):
     """Gives each record ``correlation_id``, ``causation_id``, ``message_id`` and trace ids.
 
-    Add it to handlers. Ids that there are none of are ``""``, so that a format may name them.
+    Add it to handlers. Ids that there are none of are ``""``, so that a format may name them; those
+    that a record was given by ``extra=`` stay.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Add the ids; every record passes."""
         for name, value in correlation().items():
-            setattr(record, name, value)
+            if not getattr(record, name, ""):
+                setattr(record, name, value)
         return True
 
 
@@ -136,7 +138,7 @@ def log_event(event: str, fields: Mapping[str, object], *, level: int = logging.
     cleared = {
         name: redacted(value) if isinstance(value, str) else value
         for name, value in fields.items()
-        if value not in ("", None)
+        if value not in ("", None, ())
     }
     text = " ".join(f"{name}={value!r}" for name, value in cleared.items())
     logging.getLogger(LOGGER).log(

@@ -219,6 +219,7 @@ def _problem_of(error: Exception, payload: Payload, request: Incoming) -> Proble
             extra={
                 "operation": payload.exchange.operation.name,
                 "correlation_id": request.correlation_id,
+                "causation_id": request.headers.get(CAUSATION),
             },
         )
         problem = unexpected(request.correlation_id)

@@ -64,7 +64,10 @@ class LocalTransport:
             _log.error(
                 "unexpected error while serving a call",
                 exc_info=error,
-                extra={"correlation_id": correlation_id},
+                extra={
+                    "correlation_id": correlation_id,
+                    "causation_id": arrival.causation_id,
+                },
             )
             problem = unexpected(correlation_id)
         return with_correlation(problem, correlation_id)

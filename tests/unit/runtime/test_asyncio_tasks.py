@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator
+from contextvars import ContextVar
 
 import pytest
 
+from callcast.core.context import AMBIENT, Context
 from callcast.core.errors import Misuse
 from callcast.runtime.tasks import AsyncioGate, AsyncioRace, AsyncioTasks
 
@@ -50,6 +52,24 @@ async def test_what_a_child_fails_with_is_told_by_its_name(
     await child.wait()
     assert child.done
     assert failures == [("worker a/b", error)]
+
+
+async def test_a_child_does_not_speak_in_the_name_of_the_work_that_started_it(
+    tasks: AsyncioTasks,
+) -> None:
+    kept: ContextVar[str] = ContextVar("kept")
+    seen: list[object] = []
+
+    async def work() -> None:
+        seen.extend((AMBIENT.get(), kept.get()))
+
+    kept.set("the program's own")
+    context = Context("m-1", "c-1")
+    token = AMBIENT.set(context)
+    await tasks.start(work(), name="work").wait()
+    assert seen == [None, "the program's own"]
+    assert AMBIENT.get() is context
+    AMBIENT.reset(token)
 
 
 async def test_a_cancelled_child_is_no_failure(tasks: AsyncioTasks, failures: Failures) -> None:

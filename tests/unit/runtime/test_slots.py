@@ -153,6 +153,7 @@ async def test_a_handler_that_blocks_the_loop_is_named(stage: Stage, *, suspends
     stage.consumer.put(delivery("1"))
     await done.wait()
     await asyncio.sleep(0)
+    assert stage.observer.named(LoopBlocked) == ["1"]
     (fact,) = stage.observer.of(LoopBlocked)
     assert isinstance(fact, LoopBlocked)
     assert fact.handler == "shop.mail (mail.py:7)"

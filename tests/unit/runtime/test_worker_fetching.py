@@ -133,7 +133,7 @@ async def test_a_lost_verdict_is_told_and_forgotten(stage: Stage) -> None:
     one, two = delivery("1"), delivery("2")
     stage.consumer.troubles = [Unsettled(lost=[one])]
     await stage.give(one, two)
-    assert stage.observer.of(LeaseLost) == [LeaseLost(str(PLAIN), 1)]
+    assert stage.observer.of(LeaseLost) == [LeaseLost(str(PLAIN), 1, ("1",), ("1",), ("",))]
     assert stage.consumer.settled == []
     assert worker.is_idle
     assert worker.state == "running"

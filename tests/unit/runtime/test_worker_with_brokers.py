@@ -182,7 +182,7 @@ async def test_a_hung_handlers_message_goes_to_somebody_else_and_its_late_verdic
         until = crew.clock.now() + 5
         await asyncio.gather(*(worker.drain(until) for worker in workers))
         await crew.tasks.close()
-    assert crew.observer.of(LeaseLost) == [LeaseLost("orders/mail", 1)]
+    assert crew.observer.of(LeaseLost) == [LeaseLost("orders/mail", 1, ("1",), ("1",), ("",))]
     assert (await broker.lag(crew.source)).leased == 0
 
 

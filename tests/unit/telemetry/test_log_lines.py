@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 from telemetry_kit import TRACE, TRACEPARENT, Watched, context, serving
 
-from callcast import Bus, Event, Refused, Service, Transaction
+from callcast import Bus, Event, Operation, Refused, Remote, Service, Transaction
 from callcast.core.context import AMBIENT
 from callcast.ports import observer as facts
 from callcast.telemetry.logs import (
@@ -192,6 +192,41 @@ async def test_the_line_of_a_dead_message_has_its_ids(caplog: pytest.LogCaptureF
         await bus.idle()
     (line,) = [vars(each) for each in caplog.records if "outcome='dead'" in each.getMessage()]
     assert (line["message_id"], line["correlation_id"]) == ("m-1", "m-1")
+
+
+async def test_an_unexpected_error_of_a_call_has_the_ids_of_the_call(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.handler.addFilter(Correlated())
+    caplog.set_level(logging.DEBUG, "callcast")
+    service = Service("inventory")
+    stock = Operation("inventory.stock", str, int, idempotent=True)
+
+    @service.serves(stock)
+    async def count(sku: str) -> int:
+        raise KeyError(sku)
+
+    token = AMBIENT.set(context())
+    try:
+        async with Bus("memory://", services=[service]) as bus:
+            with pytest.raises(Remote):
+                await bus.call(stock, "tea", id="call-1")
+    finally:
+        AMBIENT.reset(token)
+    failed = [vars(each) for each in caplog.records if each.levelname == "ERROR"]
+    assert {(each["correlation_id"], each["causation_id"]) for each in failed} == {("c-1", "m-1")}
+    retried = [vars(each) for each in caplog.records if "retry decided" in each.getMessage()]
+    assert retried
+    assert {each["message_id"] for each in retried} == {"call-1"}
+
+
+def test_the_line_of_lost_leases_names_their_messages(caplog: pytest.LogCaptureFixture) -> None:
+    FactLog().write(facts.LeaseLost("a/b", 2, ("m-1", "m-2"), ("c-1", "c-1"), ("", "m-0")))
+    (line,) = caplog.messages
+    assert line == (
+        "lease lost source='a/b' count=2 message_ids=('m-1', 'm-2')"
+        " correlation_ids=('c-1', 'c-1') causation_ids=('', 'm-0')"
+    )
 
 
 async def test_the_line_of_a_duplicate_has_its_ids(caplog: pytest.LogCaptureFixture) -> None:
