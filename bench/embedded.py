@@ -10,15 +10,12 @@ counts, and acknowledges after that. callcast runs through `Bus` with all its de
 
 from __future__ import annotations
 
-import sys
-
-sys.path.append(sys.path.pop(0))  # its http.py would hide the standard one
-
 import argparse
 import asyncio
 import json
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Mapping

@@ -7,12 +7,9 @@ memory (peak memory in MiB and messages a second over `NUMBER` messages).
 
 from __future__ import annotations
 
-import sys
-
-sys.path.append(sys.path.pop(0))  # its http.py would hide the standard one
-
 import asyncio
 import json
+import sys
 import threading
 import time
 from pathlib import Path

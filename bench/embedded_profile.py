@@ -8,14 +8,11 @@ its shares say where to look, not how long it takes.
 
 from __future__ import annotations
 
-import sys
-
-sys.path.append(sys.path.pop(0))  # its http.py would hide the standard one
-
 import argparse
 import asyncio
 import cProfile
 import pstats
+import sys
 import time
 from pathlib import Path
 

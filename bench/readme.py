@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
-BENCHES = ("embedded", "http", "policies", "startup")
+BENCHES = ("embedded", "http_calls", "policies", "startup")
 
 
 def table() -> str:

@@ -12,7 +12,7 @@ import pytest
 BENCH = Path(__file__).parents[2] / "bench"
 
 
-@pytest.mark.parametrize("name", ["embedded", "http", "policies", "startup"])
+@pytest.mark.parametrize("name", ["embedded", "http_calls", "policies", "startup"])
 def test_the_short_run_of_a_bench_works_and_leaves_the_results_alone(
     name: str, tmp_path: Path
 ) -> None:
@@ -27,7 +27,7 @@ def test_the_short_run_of_a_bench_works_and_leaves_the_results_alone(
     assert (written.read_bytes() if written.exists() else None) == before
 
 
-@pytest.mark.parametrize("name", ["embedded", "http", "policies", "startup"])
+@pytest.mark.parametrize("name", ["embedded", "http_calls", "policies", "startup"])
 def test_what_a_bench_wrote_has_what_the_readme_needs(name: str) -> None:
     result = json.loads((BENCH / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert result["machine"]

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -53,6 +54,15 @@ def gates() -> ModuleType:
 @pytest.mark.parametrize("script", [*SCRIPTS, "scripts/environment"])
 def test_a_script_parses(script: str) -> None:
     subprocess.run([SHELL, "-n", str(ROOT / script)], check=True)
+
+
+@pytest.mark.parametrize("folder", ["bench", "scripts", "tests", "examples"])
+def test_no_file_hides_a_module_of_the_standard_library(folder: str) -> None:
+    """A script's own folder is the first place where Python looks for what it imports."""
+    names = {
+        path.stem for path in (ROOT / folder).rglob("*") if path.suffix == ".py" or path.is_dir()
+    }
+    assert names & sys.stdlib_module_names == set()
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

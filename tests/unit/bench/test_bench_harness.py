@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-# By its file: with bench/ on the path, bench/http.py would stand before the standard library's.
+# By its file: with bench/ on the path, its scripts could be imported under any name.
 _spec = importlib.util.spec_from_file_location(
     "bench_harness", Path(__file__).parents[3] / "bench" / "harness.py"
 )

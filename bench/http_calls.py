@@ -5,7 +5,7 @@ server there can be (a fixed response, in a process of its own), so that what is
 client. Contenders take turns in many short rounds, because the speed of a shared machine changes
 within a second; the median of the rounds' ratios counts.
 
-    python bench/http.py [--rounds 150] [--calls 256] [--quick]
+    python bench/http_calls.py [--rounds 150] [--calls 256] [--quick]
 
 Goals: at most 1.3 times the CPU time of raw aiohttp, at least 4 times the throughput of httpx2
 with stamina and circuitbreaker. Exits 1 when one is missed.
@@ -13,19 +13,16 @@ with stamina and circuitbreaker. Exits 1 when one is missed.
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.append(sys.path.pop(0))  # this file would hide the standard module
-
 import argparse
 import asyncio
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import circuitbreaker
@@ -148,7 +145,7 @@ async def measure(url: str, rounds: int, calls: int) -> dict[str, dict[str, list
 def told(figures: dict[str, dict[str, list[float]]], options: argparse.Namespace) -> Report:
     """Figures, ratios within a round, and goals."""
     report = Report(
-        "http",
+        "http_calls",
         "us",
         versions("callcast", "aiohttp", "httpx2", "stamina", "circuitbreaker"),
         {"calls": options.calls, "concurrent": CONCURRENT, "clock": "wall, and CPU of the process"},
