@@ -59,7 +59,9 @@ def test_a_script_parses(script: str) -> None:
 @pytest.mark.parametrize("folder", ["bench", "scripts", "tests", "examples"])
 def test_no_file_hides_a_module_of_the_standard_library(folder: str) -> None:
     """A script's own folder is the first place where Python looks for what it imports."""
-    names = {path.name.removesuffix(".py") for path in (ROOT / folder).iterdir()}
+    here = [*(ROOT / folder).glob("*.py"), *(ROOT / folder).glob("*/__init__.py")]
+    names = {path.parent.name if path.stem == "__init__" else path.stem for path in here}
+    assert names
     assert names & sys.stdlib_module_names == set()
 
 
