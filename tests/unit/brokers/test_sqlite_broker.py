@@ -6,6 +6,7 @@ import asyncio
 import sqlite3
 import sys
 import threading
+from contextlib import closing
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -13,7 +14,7 @@ import pytest
 from sqlite_bench import Holdup, ids
 from sqlite_child import SOURCE, broker_at, message
 
-from callcast.brokers.sqlite import SqliteBroker, backup
+from callcast.brokers.sqlite import SqliteBroker, backup, files
 from callcast.brokers.sqlite.jobs import Closed, WriteFailed
 from callcast.core.errors import Misuse, NotSent, Unanswered, Unavailable, Unpublished
 from callcast.core.outcome import DONE, Dead
@@ -66,6 +67,31 @@ async def test_the_durability_is_what_was_asked_for(
     broker = await opened(path, synchronous=synchronous)
     writer = broker._engine().writer
     assert await writer.do(lambda cx: cx.execute("pragma synchronous").fetchone()[0]) == level
+    await broker.close()
+
+
+async def test_who_opens_a_file_that_others_write_tries_for_the_lock_every_few_milliseconds(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own waiting backs off to 100 ms, and finds no gap between heavy writers."""
+    await (await opened(path)).close()
+    tries: list[Path] = []
+    enough = threading.Event()
+    connect = files.connect_writer
+
+    def counted(path: Path, synchronous: files.Synchronous) -> Connection:
+        tries.append(path)
+        if len(tries) == 10:
+            enough.set()
+        return connect(path, synchronous)
+
+    monkeypatch.setattr(files, "connect_writer", counted)
+    broker = broker_at(path)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("begin immediate")
+        publishing = asyncio.ensure_future(broker.publish([message("m-1")]))
+        assert await asyncio.to_thread(enough.wait, 1.0), "it gave the waiting to SQLite"
+    await publishing
     await broker.close()
 
 

@@ -136,6 +136,8 @@ class Engine:
             HOOKS.add(self)
         cx = files.connect_writer(self.options.path, self.options.synchronous)
         try:
+            # From here on the writer tries again in its own way: SQLite's would starve.
+            cx.execute("pragma busy_timeout = 0")
             cx.execute("begin immediate")
             schema.prepare(cx, str(self.options.path))
             self.clock.anchor(cx)
@@ -147,7 +149,6 @@ class Engine:
         except BaseException:
             cx.close()  # rolls back
             raise
-        cx.execute("pragma busy_timeout = 0")
         self.tell(freed)
         return cx
 
