@@ -12,6 +12,7 @@ from collections.abc import Callable, Coroutine, Generator
 import pytest
 from opentelemetry import context as otel_context
 
+pytest_plugins = ("servers",)
 pytest.register_assert_rewrite("callcast.testing.broker_suite")
 
 GRACE = 1.0

@@ -87,9 +87,10 @@ def instance(text: str) -> str:
 def start(arguments: argparse.Namespace) -> None:
     """Have these servers running and print where they are."""
     lives.sweep()
+    names: list[str] = arguments.names
     with ThreadPoolExecutor() as threads:  # most of a start is waiting
-        found = threads.map(lambda name: have(name, arguments), arguments.names)
-        show(list(found), arguments.output)
+        starts = [threads.submit(have, name, arguments) for name in names]
+        show([start.result() for start in starts], arguments.output)
 
 
 def have(name: str, arguments: argparse.Namespace) -> Record:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from .failure import Failed
 from .processes import Process, birth, end, known, launch, tell
-from .records import Node, Record, Which, load, load_all, locked, reserve
+from .records import Node, Record, Which, is_busy, load, load_all, locked, reserve
 from .tools import say
 
 START = 90.0
@@ -140,18 +140,17 @@ def stop(which: Which, holder: int | None) -> bool:
 
 
 def sweep() -> None:
-    """End what nobody wants any more: its holders died without a word."""
+    """End what nobody wants any more: its holders, or who started it, died without a word."""
     for record in load_all():
-        if record.ready and not record.is_wanted:
+        if not record.is_wanted and not is_busy(str(record.which)):
             stop(record.which, holder=0)
 
 
 def discard(record: Record, *, keep_folder: bool = False) -> None:
-    """End all of its processes, gently first, and forget it."""
-    mains = [node for node in record.nodes if not node.helper]
-    for number in {node.stop_signal for node in mains}:
-        end([node.process for node in mains if node.stop_signal == number], number, STOP)
-    end([node.process for node in record.nodes if node.helper], signal.SIGTERM, STOP)
+    """End all of its processes, and forget it."""
+    for number in {node.drop_signal for node in record.nodes}:
+        ending = [node.process for node in record.nodes if node.drop_signal == number]
+        end(ending, number, STOP)
     if not keep_folder:
         shutil.rmtree(record.folder, ignore_errors=True)
     record.forget()

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import random
+import signal
 import socket
 import sys
 import tempfile
@@ -57,7 +58,10 @@ class Node:
     url: str = ""
     helper: bool = False
     """It belongs to the server, but is not what a test kills."""
-    stop_signal: int = 15
+    stop_signal: int = signal.SIGTERM
+    """Asks it to stop in good order."""
+    drop_signal: int = signal.SIGKILL
+    """Ends it when its data is not wanted any more."""
     pid: int = 0
     born: str = ""
 
@@ -77,14 +81,14 @@ class Record:
     ports: list[int]
     version: str = ""
     url: str = ""
-    more: dict[str, object] = field(default_factory=dict)
+    more: dict[str, object] = field(default_factory=dict[str, object])
     """What only this kind has: a management URL, a command."""
-    nodes: list[Node] = field(default_factory=list)
+    nodes: list[Node] = field(default_factory=list[Node])
     ready: bool = False
     """The start went through."""
     kept: bool = False
     """Somebody started it by hand: only a `stop` by hand ends it."""
-    holders: list[Process] = field(default_factory=list)
+    holders: list[Process] = field(default_factory=list[Process])
     """Programs that use it; it ends with the last of them."""
 
     @property
@@ -164,6 +168,16 @@ def locked(what: str) -> Generator[None]:
             print(f"another process is busy with {what}: waiting for it", file=sys.stderr)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def is_busy(what: str) -> bool:
+    """Whether some process does something to `what` just now."""
+    with (home() / f"{what}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 def reserve(which: Which, ports: int) -> Record:
