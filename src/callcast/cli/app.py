@@ -18,8 +18,12 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "dlq": ("dlq:dlq", "Look at dead letters and send them again."),
         "doctor": ("doctor:doctor", "Check this installation and this configuration."),
         "explain": ("explain:explain", "Say what happens around a call, a cast, a handler."),
+        "pause": ("pausing:pause", "Hand out nothing more to a group."),
         "queues": ("queues:queues", "Say what waits, runs, is delayed or dead."),
+        "replay": ("replay:replay", "Hand a group again what was published in a time."),
+        "resume": ("pausing:resume", "Let a paused group go on."),
         "run": ("run:run", "Serve calls and consume messages."),
+        "topology": ("topology:topology", "Compare what code needs with what the broker has."),
     }
 )
 """Name, where it is, and its line in the list, which is printed without loading anything."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
-import platform
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
 
@@ -24,10 +22,10 @@ from callcast.cli.letters import (
     browse,
     record_of,
 )
-from callcast.cli.opening import broker_option, chosen, existing, on_broker, opened
+from callcast.cli.opening import broker_option, chosen, existing, on_broker, opened, operator
 from callcast.cli.output import emit, emit_one, note, output_option
 from callcast.core.message import Message
-from callcast.ports.broker import Broker
+from callcast.ports.broker import Broker, Parks, Source, need
 from callcast.ports.clock import Clock
 from callcast.runtime.system import system_ports
 
@@ -147,11 +145,53 @@ def redrive(
         return
 
     async def send(broker: Broker, clock: Clock) -> list[Redriven]:
-        return await _collect(Redrive(broker, wanted, clock=clock, by=_operator(), rate=rate))
+        return await _collect(Redrive(broker, wanted, clock=clock, by=operator(), rate=rate))
 
     results = on_broker(url, send)
     emit([msgspec.structs.asdict(result) for result in results], form, ("id", "group", "error"))
     _conclude(results, wanted)
+
+
+@dlq.command(
+    epilog="""\b
+Examples:
+  callcast dlq skip 0198f1c2
+  callcast dlq skip 0198f1c2 --group fulfilment -o json
+
+Only an Event(on_dead="park") holds its key; the letter stays among the dead.
+"""
+)
+@click.argument("message_id", metavar="ID")
+@broker_option
+@output_option
+@click.option("--group", help="Only of this group.")
+def skip(*, message_id: str, url: str | None, form: str, group: str | None) -> None:
+    """Let the key of a parked dead letter go on without it.
+
+    What was held behind it is handled in its order. HELD says how many messages that is.
+    """
+
+    async def work(broker: Broker, clock: Clock) -> list[dict[str, object]]:
+        del clock
+        parks = need(broker, Parks)
+        wanted = Wanted(ids=[message_id], group=group)
+        letters = [letter async for letter, _ in browse(broker, wanted)]
+        return [
+            {
+                "id": letter.id,
+                "topic": letter.topic,
+                "group": letter.group,
+                "key": letter.key,
+                "held": await parks.unpark(Source(letter.topic, letter.group), letter.key),
+            }
+            for letter in letters
+            if letter.key is not None
+        ]
+
+    skipped = on_broker(url, work)
+    if not skipped:
+        raise Failure(f"there is no dead letter {message_id} with a key", fix="callcast dlq ls")
+    emit(skipped, form, ("id", "group", "key", "held"))
 
 
 def _conclude(results: Sequence[Redriven], wanted: Wanted) -> None:
@@ -177,11 +217,6 @@ async def _collect(redrive: Redrive) -> list[Redriven]:
             if len(results) % PROGRESS == 0:
                 note(f"{len(results)} so far")
     return results
-
-
-def _operator() -> str:
-    """Who redrives, for the header that says so."""
-    return f"{os.environ.get('USER') or os.getuid()}@{platform.node()}"
 
 
 def _looked_at(url: str | None, wanted: Wanted) -> list[tuple[Letter, Message]]:

@@ -5,8 +5,8 @@
 | 0    | done                                                      |
 | 1    | findings: `doctor` found something, `demo`'s account is off |
 | 2    | usage or configuration                                    |
-| 3    | the broker cannot be reached                              |
-| 4    | not permitted                                             |
+| 3    | the broker cannot be reached: host, port, TLS, vhost       |
+| 4    | not permitted: user, password, permission, file mode      |
 | 5    | a bulk action succeeded in part                           |
 | 124  | a deadline passed                                         |
 | 130  | interrupted                                               |
@@ -19,9 +19,12 @@ from typing import IO, Any
 
 import click
 
-from callcast.core.errors import CallcastError, Misuse
+from callcast.core.errors import CallcastError, Misuse, NotPermitted
+from callcast.telemetry.logs import without_passwords
 
 FINDINGS = 1
+CAUSES_MAX = 8
+"""Causes of an error that are looked at."""
 
 
 class Failure(click.ClickException):
@@ -75,10 +78,8 @@ class Interrupted(Failure):
 
 def failure_of(error: Exception) -> Failure | None:
     """An error as a person reads it; None for one that nobody foresaw: it keeps its traceback."""
-    if isinstance(error, Misuse):
-        return Failure(str(error))
     if isinstance(error, CallcastError):
-        return Unreachable(str(error), fix="callcast doctor")
+        return _of_ours(error)
     if isinstance(error, PermissionError):
         return Forbidden(_of_system(error), fix="ls -ld, then chmod or chown")
     if isinstance(error, TimeoutError):
@@ -86,6 +87,25 @@ def failure_of(error: Exception) -> Failure | None:
     if isinstance(error, OSError):
         return Failure(_of_system(error), fix=_FIXES.get(error.errno or 0, ""))
     return None
+
+
+def _of_ours(error: CallcastError) -> Failure:
+    refusal = _refusal(error)
+    if refusal is not None:
+        return Forbidden(without_passwords(str(refusal)), fix="callcast doctor")
+    if isinstance(error, Misuse):
+        return Failure(without_passwords(str(error)))
+    return Unreachable(without_passwords(str(error)), fix="callcast doctor")
+
+
+def _refusal(error: BaseException) -> NotPermitted | None:
+    """What a server refused, though the error may be about what came of it: its causes tell."""
+    seen: BaseException | None = error
+    for _ in range(CAUSES_MAX):
+        if seen is None or isinstance(seen, NotPermitted):
+            break
+        seen = seen.__cause__
+    return seen if isinstance(seen, NotPermitted) else None
 
 
 _FIXES = {

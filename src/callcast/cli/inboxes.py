@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -36,13 +38,20 @@ class Inboxes:
 
     def _database(self, service: str) -> Database | None:
         if service not in self._databases:
-            broker = file_of(self._url)
-            path = broker.with_name(f"{broker.stem}.{service}.db")
-            database = registry.sqlite_database(str(path), self._ports) if path.exists() else None
+            path = self._beside(service)
+            database = None if path is None else registry.sqlite_database(str(path), self._ports)
             if database is not None:
                 self._stack.push_async_callback(database.close)
             self._databases[service] = database
         return self._databases[service]
+
+    def _beside(self, service: str) -> Path | None:
+        """The file that such a service has by default; None beside a server, where it has none."""
+        if urlsplit(self._url).scheme != "sqlite":
+            return None
+        broker = file_of(self._url)
+        path = broker.with_name(f"{broker.stem}.{service}.db")
+        return path if path.exists() else None
 
 
 @asynccontextmanager

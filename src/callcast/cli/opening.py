@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -46,11 +48,16 @@ def chosen(url: str | None) -> str:
     return found
 
 
+def is_absent(url: str) -> bool:
+    """Whether it names a file that is not there."""
+    return urlsplit(url).scheme == "sqlite" and not file_of(url).exists()
+
+
 def existing(url: str) -> str:
     """The same URL, once its file is known to exist: looking must not create one."""
-    if urlsplit(url).scheme == "sqlite" and not (path := file_of(url)).exists():
+    if is_absent(url):
         raise Unreachable(
-            f"there is no broker file {path}",
+            f"there is no broker file {file_of(url)}",
             fix="callcast run MODULE:NAME --broker URL makes it; or name another --broker",
         )
     return url
@@ -64,7 +71,13 @@ def file_of(url: str) -> Path:
 @asynccontextmanager
 async def opened(url: str, clock: Clock) -> AsyncGenerator[Broker]:
     """The broker behind an existing file or server, closed at the end."""
-    broker = registry.open_broker(existing(url), clock)
+    async with _opened(existing(url), clock) as broker:
+        yield broker
+
+
+@asynccontextmanager
+async def _opened(url: str, clock: Clock) -> AsyncGenerator[Broker]:
+    broker = registry.open_broker(url, clock)
     try:
         yield broker
     finally:
@@ -73,10 +86,26 @@ async def opened(url: str, clock: Clock) -> AsyncGenerator[Broker]:
 
 def on_broker(url: str | None, work: Callable[[Broker, Clock], Coroutine[object, object, R]]) -> R:
     """Run `work` on the chosen broker in an event loop of its own."""
+    return _run(existing(chosen(url)), work)
 
+
+def on_broker_to_be(
+    url: str | None, work: Callable[[Broker, Clock], Coroutine[object, object, R]], *, makes: bool
+) -> R:
+    """The same where the broker's file may not be there yet: made, or taken as an empty broker."""
+    found = chosen(url)
+    return _run("memory://" if is_absent(found) and not makes else found, work)
+
+
+def operator() -> str:
+    """Who runs this command, for headers that say so."""
+    return f"{os.environ.get('USER') or os.getuid()}@{platform.node()}"
+
+
+def _run(url: str, work: Callable[[Broker, Clock], Coroutine[object, object, R]]) -> R:
     async def run() -> R:
         clock = AsyncioClock()
-        async with opened(chosen(url), clock) as broker:
+        async with _opened(url, clock) as broker:
             return await work(broker, clock)
 
     return asyncio.run(run())

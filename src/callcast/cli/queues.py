@@ -9,10 +9,10 @@ import click
 from callcast.cli.letters import sources_of
 from callcast.cli.opening import broker_option, on_broker
 from callcast.cli.output import Record, emit, output_option
-from callcast.ports.broker import Broker
+from callcast.ports.broker import Broker, Lag, Source
 from callcast.ports.clock import Clock
 
-COLUMNS = ("topic", "group", "ready", "in_flight", "delayed", "dead", "oldest")
+COLUMNS = ("topic", "group", "ready", "in_flight", "delayed", "dead", "oldest", "paused")
 WATCH = 2.0
 """Seconds between two looks."""
 
@@ -49,17 +49,20 @@ def queues(url: str | None, form: str, *, group: str | None, watch: bool) -> Non
 async def lags(broker: Broker, group: str | None = None) -> Sequence[Record]:
     """One record per source."""
     return [
-        {
-            "topic": source.topic,
-            "group": source.group,
-            "ordered": source.ordered,
-            "ready": lag.ready,
-            "in_flight": lag.leased,
-            "delayed": lag.delayed,
-            "dead": lag.dead,
-            "oldest": lag.oldest,
-            "paused": lag.paused,
-        }
-        for source in await sources_of(broker, group)
-        for lag in [await broker.lag(source)]
+        record_of(source, await broker.lag(source)) for source in await sources_of(broker, group)
     ]
+
+
+def record_of(source: Source, lag: Lag) -> dict[str, object]:
+    """How far one group is behind, for JSON and tables."""
+    return {
+        "topic": source.topic,
+        "group": source.group,
+        "ordered": source.ordered,
+        "ready": lag.ready,
+        "in_flight": lag.leased,
+        "delayed": lag.delayed,
+        "dead": lag.dead,
+        "oldest": lag.oldest,
+        "paused": lag.paused,
+    }

@@ -152,10 +152,15 @@ def fields_of(record: logging.LogRecord) -> Mapping[str, object]:
     return fields
 
 
+def without_passwords(text: str) -> str:
+    """The text without user names and passwords in URLs."""
+    return _PASSWORD.sub("***@", text)
+
+
 def redacted(text: str) -> str:
     """The text without user names and passwords in URLs, and not longer than `TEXT_MAX`."""
     # Cleared before it is cut: the cut could take away the "@" that a password is known by.
-    cleared = _PASSWORD.sub("***@", text)
+    cleared = without_passwords(text)
     return cleared if len(cleared) <= TEXT_MAX else f"{cleared[:TEXT_MAX]}..."
 
 
