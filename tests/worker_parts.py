@@ -34,10 +34,11 @@ class Recorder(Silent):
     def __init__(self) -> None:
         self.facts: list[Fact] = []
         self.names: list[str] = []
+        self.wants_success = True
 
     @property
     def hears_success(self) -> bool:
-        return True
+        return self.wants_success
 
     def tell(self, fact: Fact) -> None:
         self.facts.append(fact)

@@ -44,6 +44,6 @@ class Budget:
             self._tokens = min(self._max, self._tokens + self._ratio)
 
     def fail(self) -> None:
-        """Take note of a failure that a retry may follow."""
+        """Take note of a failure of the callee, or of one that a retry may follow."""
         with self._lock:
             self._tokens = max(0.0, self._tokens - 1.0)

@@ -12,8 +12,8 @@ class Retry:
     """Try again after a failure that may pass, with full jitter and a budget per callee.
 
     `attempts` counts the first one. The delay before attempt n + 1 is a random share of
-    ``min(cap, base * 2 ** (n - 1))``. Each failure that a retry may follow takes a token
-    of `budget`, each success gives `budget_ratio` of one; while half of the tokens or more are gone
+    ``min(cap, base * 2 ** (n - 1))``. Each failure of the callee takes a token of
+    `budget`, each success gives `budget_ratio` of one; while half of the tokens or more are gone
     nothing is retried, so that a storm of failures is not multiplied. Raises `Misuse` for numbers
     out of range.
     """

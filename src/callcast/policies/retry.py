@@ -50,8 +50,9 @@ class Judge:
     |-----------------------------------------|---------|
     | rejected on our own side, cancelled     | -       |
     | would be repeated                       | fail    |
+    | is not repeated: the callee failed      | fail    |
+    | is not repeated: it was refused unsent  | -       |
     | is not repeated, but the callee works   | succeed |
-    | is not repeated, the callee failed      | -       |
 
     `circuit_wait(now)` says how long the circuit will not admit a call.
     """
@@ -76,12 +77,13 @@ class Judge:
         verdict = verdict_of(error)
         if verdict is Verdict.IGNORED:
             return Decision(None, "rejected")
-        if not self._repeats(error):
-            if verdict is Verdict.OK:
-                self.budget.succeed()
+        repeats = self._repeats(error)
+        if repeats or (verdict is Verdict.FAILED and not _is_refusal(error)):
+            self.budget.fail()  # before the question: see `Budget`
+        elif verdict is Verdict.OK:
+            self.budget.succeed()
+        if not repeats:
             return Decision(None, "not_repeatable")
-        # Only what a retry would follow is charged: a storm of anything else has none to damp.
-        self.budget.fail()
         if is_forbidden(error, work):
             return Decision(None, "forbidden")
         if work.attempt >= self.options.attempts:
@@ -105,6 +107,11 @@ class Judge:
         options = self.options
         grown = options.base * 2.0 ** min(attempt - 1, DOUBLINGS_MAX)
         return self._dice() * min(options.cap, grown)
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether it was refused before it was sent: that says nothing about the callee."""
+    return isinstance(error, NotSent) and error.__cause__ is None
 
 
 def is_forbidden(error: Exception, work: Work) -> bool:

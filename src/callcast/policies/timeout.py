@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import types
+from collections.abc import Awaitable, Generator
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -26,14 +27,22 @@ class Timeout:
         self._now = clock.now
         self._expire_at = clock.expire_at
 
-    async def __call__(self, work: Work, proceed: Next[R], /) -> R:
+    @types.coroutine
+    def __call__(self, work: Work, proceed: Next[R], /) -> Generator[object, object, R]:
         """Do the work in time."""
         when = self._now() + self._limit
         if work.deadline is not None and work.deadline < when:
             when = work.deadline
+        steps = proceed(work).__await__()
+        try:
+            # What never suspends cannot be cancelled, and needs nobody to watch it.
+            pending = steps.send(None)
+        except StopIteration as end:
+            result: R = end.value
+            return result
         try:
             with self._expire_at(when):
-                return await proceed(work)
+                return (yield from _resumed(steps, pending))
         except TimeoutError as error:
             if self._now() < when:  # the handler's own, not ours
                 raise
@@ -41,6 +50,20 @@ class Timeout:
                 f"{work.name!r}: the handler was cancelled at its timeout of {self._limit:g} s;"
                 " raise timeout= or make it shorter"
             ) from error
+
+
+def _resumed(steps: Generator[object, object, R], pending: object) -> Generator[object, object, R]:
+    """The rest of a coroutine that has suspended once already, on `pending`."""
+    try:
+        yield pending
+    except BaseException as error:  # noqa: BLE001 - thrown in, as into any coroutine
+        try:
+            pending = steps.throw(error)
+        except StopIteration as end:
+            result: R = end.value
+            return result
+        return (yield from _resumed(steps, pending))
+    return (yield from steps)
 
 
 class AttemptTimeout:

@@ -128,7 +128,7 @@ class Bus:
         the id to repeat it under.
         """
         if not now:
-            _refuse_beside_transaction(f"cast {operation.name!r}", "use tx.cast, or say now=True")
+            _refuse_beside_transaction("cast", operation.name)
         engine = self._engine
         own = NO_HEADERS if reply_to is None else answer_by(operation, reply_to)
         message = engine.envelopes.command(operation, request, id, own=own, **sending)
@@ -152,7 +152,7 @@ class Bus:
         with the id to repeat it under.
         """
         if not now:
-            _refuse_beside_transaction(f"publish {event.name!r}", "use tx.publish, or say now=True")
+            _refuse_beside_transaction("publish", event.name)
         engine = self._engine
         message = engine.envelopes.event(event, value, id, **sending)
         await engine.send(event, message)
@@ -221,10 +221,13 @@ def _peers(table: Table, given: Mapping[str, str | Peer]) -> Mapping[str, Peer]:
     return {name: peer if isinstance(peer, Peer) else Peer(peer) for name, peer in peers.items()}
 
 
-def _refuse_beside_transaction(what: str, remedy: str) -> None:
+def _refuse_beside_transaction(verb: str, name: str) -> None:
     """Beside a Transaction, sent or not: it would leave despite a rollback."""
     if AMBIENT_TRANSACTION.get() is not None:
-        raise Misuse(f"{what} beside a Transaction: it would leave despite a rollback; {remedy}")
+        raise Misuse(
+            f"{verb} {name!r} beside a Transaction: it would leave despite a rollback;"
+            f" use tx.{verb}, or say now=True"
+        )
 
 
 def _refuse_in_transaction(what: str, remedy: str) -> None:

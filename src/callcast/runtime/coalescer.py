@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 
 from callcast.core.errors import CircuitOpen, NotSent, Unanswered, Unpublished
 from callcast.core.message import Message
@@ -97,22 +97,21 @@ class Coalescer:
         self._sweep_at = 0.0
         self._closing: Child | None = None
 
-    async def publish(self, message: Message, deadline: float) -> None:
-        """Return when the message is durable.
+    def publish(self, message: Message, deadline: float) -> Awaitable[None]:
+        """Ends when the message is durable.
 
         `deadline` is monotonic. Raises `NotSent` when the message is surely not sent and will not
         be, `Unanswered` when it may be stored; both carry its id. Cancelled, a message that has
         not left is purged.
         """
         if len(self._buffer) >= self._waiting_max:
-            await self._find_room(message, deadline)
+            return self._publish_later(message, deadline)
         if self._closing is not None:
             raise NotSent(f"message {message.id!r} was not sent: the bus is closed", id=message.id)
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry = Entry(message, deadline, ended)
         if self._is_alone and not self._under_way and not self._buffer:
-            await self._send_alone(entry)
-            return
+            return self._send_alone(entry)
         self._buffer.append(entry)
         if self._bell.waiting is not None:
             self._bell.ring()
@@ -120,7 +119,7 @@ class Coalescer:
             self._sending = self._tasks.start(self._send_on(), name="coalescer: send")
         if self._sweeping is None or deadline < self._sweep_at:
             self._sweep_by(deadline)
-        await ended
+        return ended
 
     async def close(self, until: float) -> None:
         """Take no more, send what waits by `until` (monotonic), give up the rest. Idempotent."""
@@ -252,6 +251,10 @@ class Coalescer:
             self._observer.tell(CircuitChanged(peer, change.before, change.after, change.reason))
 
     # Room
+
+    async def _publish_later(self, message: Message, deadline: float) -> None:
+        await self._find_room(message, deadline)
+        await self.publish(message, deadline)
 
     async def _find_room(self, message: Message, deadline: float) -> None:
         try:

@@ -123,7 +123,9 @@ class Engine:
         if running.fatal is not None:
             raise running.fatal
 
-    def send(self, contract: Event[Any] | Operation[Any, Any], message: Message) -> Awaitable[None]:
+    def send(
+        self, contract: Event[Any] | Operation[Any, Any], message: Message
+    ) -> Awaitable[object]:
         """Send a message of this contract, durably, within the publish deadline."""
         sender = self.running.sender
         return sender.send(message) if sender.knows(contract) else sender.first(contract, message)
@@ -226,7 +228,7 @@ class Running:
 
     def _send_prepared(
         self, operation: Operation[Any, Any]
-    ) -> Callable[[Message], Awaitable[None]]:
+    ) -> Callable[[Message], Awaitable[object]]:
         async def send(message: Message) -> None:
             await self.sender.prepare(operation)
             await self.sender.send(message)

@@ -35,7 +35,7 @@ class House:
     leases: Leases
     executor: Executor
     desk: Desk
-    send: Callable[[Message], Awaitable[None]]
+    send: Callable[[Message], Awaitable[object]]
     """Publishes one message durably, through the PUBLISH chain."""
     open_database: Callable[[Service, str], Database]
     """Opens the database of a service; the text names a handler that asks for it, for errors."""

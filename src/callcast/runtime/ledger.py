@@ -16,7 +16,7 @@ NAMED_MAX = 10
 
 
 class Ledger:
-    """Tells the observer what became of deliveries; what went well, if it wants to hear that."""
+    """Tells the observer what became of deliveries."""
 
     def __init__(self, subscription: Subscription, ports: Ports) -> None:
         self._source = str(subscription.source)
@@ -26,9 +26,6 @@ class Ledger:
 
     def enter(self, delivery: Delivery, outcome: Outcome, *, ran: float) -> None:
         """Tell one verdict, after a handling of `ran` seconds."""
-        observer = self._observer
-        if isinstance(outcome, Done) and not observer.hears_success:
-            return
         waited = max(0.0, self._clock.wall() - ran - delivery.message.time)
         word = type(outcome).__name__.lower()
         attempts, error = delivery.round + 1, ""
@@ -39,7 +36,7 @@ class Ledger:
             error = outcome.reason
         token = AMBIENT.set(context_of(delivery.message, self._service))
         try:
-            observer.tell(Settled(self._source, word, attempts, waited, error))
+            self._observer.tell(Settled(self._source, word, attempts, waited, error))
         finally:
             AMBIENT.reset(token)
 

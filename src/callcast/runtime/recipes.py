@@ -21,7 +21,6 @@ from callcast.policies.bulkhead import BulkheadLayer
 from callcast.policies.classify import Verdict, verdict_of
 from callcast.policies.deadline import Deadline, ServedDeadline
 from callcast.policies.expire import Expire
-from callcast.policies.known import Known
 from callcast.policies.notes import Origin
 from callcast.policies.observing import Measure, Silent, Trace
 from callcast.policies.options import Retry
@@ -105,8 +104,7 @@ def consume(parts: Consuming, ports: Ports) -> list[Layer[Outcome]]:
         *observed(ports),
         Recover(recovery, parts.origin, clock=clock, dice=ports.dice),
         Expire(clock),
-        Known(parts.type),
-        Validate(parts.decode),
+        Validate(parts.type, parts.decode),
         Repeat(recovery, clock=clock, timeout=parts.timeout),
         parts.inbox,
         Timeout(parts.timeout, clock=clock),
@@ -135,8 +133,6 @@ WRONG = (
     ("AttemptTimeout", "Bulkhead", "waiting in the queue would count as the callee's time"),
     ("Repeat", "Recover", "errors would be outcomes before they could be repeated"),
     ("Expire", "Recover", "a dead letter would have no notes"),
-    ("Known", "Recover", "a foreign message would end the worker"),
-    ("Validate", "Known", "a foreign message that happens to fit would be handled"),
     ("Validate", "Recover", "undecodable bytes would end the worker"),
     ("Repeat", "Validate", "a message would be decoded for each run"),
     ("Inbox", "Repeat", "a repeat would run in a transaction that was rolled back"),

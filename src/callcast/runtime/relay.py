@@ -25,7 +25,7 @@ FIRST = 0.1
 MOST = 30.0
 """Seconds: a row is tried again after the first, then twice as long each time, up to the last."""
 
-Publish = Callable[[Message], Awaitable[None]]
+Publish = Callable[[Message], Awaitable[object]]
 Ensure = Callable[[Sequence[str], Sequence[Source]], Awaitable[None]]
 
 

@@ -78,7 +78,7 @@ class AnswerErrors:
     """
 
     def __init__(
-        self, source: str, clock: Clock, send: Callable[[Message], Awaitable[None]]
+        self, source: str, clock: Clock, send: Callable[[Message], Awaitable[object]]
     ) -> None:
         self._source = source
         self._clock = clock
@@ -122,7 +122,7 @@ class Inquiries:
         self._waiting: dict[str, asyncio.Future[Message]] = {}  # changed on the loop only
 
     async def ask(
-        self, message: Message, send: Callable[[Message], Awaitable[None]], within: float
+        self, message: Message, send: Callable[[Message], Awaitable[object]], within: float
     ) -> bytes:
         """Send a request and wait for the body of its answer.
 

@@ -58,13 +58,13 @@ class Sender:
         await self.prepare(contract)
         await self.send(message)
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[object]:
         """Send one message; returns when it is durable.
 
         Raises `Misuse` for what no repeat would mend, `NotSent` or `Unanswered` with its id.
         """
         self._check(message)
-        await self._run(
+        return self._run(
             Work(
                 Kind.PUBLISH,
                 message.type,

@@ -66,6 +66,7 @@ class Shift:
         self._subscription = subscription
         self._upkeep = upkeep
         self._clock = ports.clock
+        self._observer = ports.observer
         self._switch = upkeep.switch
         self._backoff = Backoff(ports.dice)
         self._ledger = Ledger(subscription, ports)
@@ -245,12 +246,15 @@ class Shift:
     def _ended(self, delivery: Delivery, outcome: Outcome, now: float) -> None:
         if isinstance(outcome, Done):
             self._switch.done(now)
+            is_told = self._observer.hears_success
         else:
             if self._subscription.park and isinstance(outcome, Dead):
                 outcome = replace(outcome, park=True)
             outcome = self._switch.judge(delivery, outcome, now)
-        ends = self.hold.until.get(delivery, now + self._patience)
-        self._ledger.enter(delivery, outcome, ran=now - (ends - self._patience))
+            is_told = True
+        if is_told:
+            ends = self.hold.until.get(delivery, now + self._patience)
+            self._ledger.enter(delivery, outcome, ran=now - (ends - self._patience))
         self._conclude(delivery, outcome)
         if self._switch.is_open:
             self._withdraw("the kill switch is open")

@@ -73,6 +73,7 @@ class OtelObserver:
         self._tracer: Tracer = trace.NoOpTracer()
         self._instruments: Instruments | None = None
         self._records = False
+        self._hears = False
         self._look_at = -math.inf
 
     @property
@@ -84,8 +85,13 @@ class OtelObserver:
 
     @property
     def hears_success(self) -> bool:
-        """Whether an SDK counts the messages, or the log wants the least of facts."""
-        return self.is_tracing or self._log.is_detailed
+        """Whether an SDK counts the messages, or the log wants the least of facts.
+
+        A change of the log's level is noticed within a second.
+        """
+        if self._clock.now() >= self._look_at:
+            self._look()
+        return self._hears
 
     def begin(self, work: Work) -> WorkSpan:
         """Start the span of this work and make it the current one."""
@@ -148,6 +154,7 @@ class OtelObserver:
             meter = meters.get_meter(names.SCOPE, schema_url=names.SCHEMA_URL)
             self._instruments = Instruments(meter, self._system)
         self._records = has_tracers or has_meters
+        self._hears = self._records or self._log.is_detailed
         is_settled = has_tracers and has_meters
         self._look_at = math.inf if is_settled else self._clock.now() + LOOK_EVERY
 

@@ -323,9 +323,9 @@ async def test_validate_wants_bytes_and_a_request_its_payload() -> None:
     async def value(work: Work) -> object:
         return work.value
 
-    assert await Validate(decode)(a_delivery(b"[1]"), value) == [1]
+    assert await Validate(a_delivery().name, decode)(a_delivery(b"[1]"), value) == [1]
     with pytest.raises(Misuse, match="given str, not bytes"):
-        await Validate(decode)(a_call(), value)
+        await Validate("", decode)(a_call(), value)
     served = Work(a_call().kind, "inventory.stock", value=lambda: {"sku": "tea"})
     assert await ValidateRequest()(served, value) == {"sku": "tea"}
     with pytest.raises(Misuse, match="no payload"):

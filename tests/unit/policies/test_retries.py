@@ -243,14 +243,15 @@ async def test_rejections_of_our_own_cost_no_budget() -> None:
     ("is_idempotent", "on", "error", "tokens"),
     [
         (True, None, OSError("x"), 49.0),
-        (False, None, OSError("x"), 50.0),
-        (False, None, Remote("x", status=503), 50.0),
+        (False, None, OSError("x"), 49.0),
+        (False, None, Remote("x", status=503), 49.0),
         (False, None, Remote("x", status=404), 50.1),
-        (True, OSError, ValueError("x"), 50.0),
+        (True, OSError, ValueError("x"), 49.0),
+        (False, None, NotSent("x"), 49.0),
         (False, Remote, Remote("x", status=404), 49.0),
     ],
 )
-async def test_only_what_would_be_repeated_takes_a_token(
+async def test_what_failed_takes_a_token_also_where_it_is_not_repeated(
     is_idempotent: bool, on: RetryOn, error: Exception, tokens: float
 ) -> None:
     bench = Bench(attempts=1, is_idempotent=is_idempotent, on=on)

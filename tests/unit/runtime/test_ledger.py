@@ -26,20 +26,6 @@ SUBSCRIPTION = Subscription(
 )
 
 
-class Busy(Recorder):
-    """Wants to hear of trouble only."""
-
-    hears_success = False
-
-
-def test_what_went_well_is_not_told_to_those_who_do_not_want_it() -> None:
-    observer = Busy()
-    ledger = Ledger(SUBSCRIPTION, ports_with(ManualClock(), observer))
-    ledger.enter(delivery("m-1"), DONE, ran=3.0)
-    ledger.enter(delivery("m-2"), Dead("no use"), ran=3.0)
-    assert [fact.outcome for fact in observer.of(Settled)] == ["dead"]
-
-
 def test_the_time_of_the_handling_is_not_time_in_the_queue() -> None:
     clock, observer = ManualClock(), Recorder()
     ledger = Ledger(SUBSCRIPTION, ports_with(clock, observer))

@@ -286,3 +286,12 @@ async def test_a_consumer_that_no_longer_waits_does_not_spin_the_loop(stage: Sta
     await stage.clock.advance(1.0)
     assert 9 <= len(stage.consumer.limits) - fetches <= 10
     assert worker.state == "running"
+
+
+@on_stage()
+async def test_what_went_well_is_not_told_to_those_who_do_not_want_it(stage: Stage) -> None:
+    stage.observer.wants_success = False
+    stage.answers["2"] = Dead("no use")
+    await stage.worker(slots=2)
+    await stage.give(delivery("1"), delivery("2"))
+    assert [fact.outcome for fact in stage.observer.of(Settled)] == ["dead"]

@@ -379,10 +379,12 @@ def test_an_sdk_that_comes_late_is_found_within_a_second(monkeypatch: pytest.Mon
 def test_success_is_told_when_an_sdk_counts_it_or_the_log_wants_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    observer = OtelObserver(StillClock())
+    clock = StillClock()
+    observer = OtelObserver(clock)
     caplog.set_level(logging.INFO, "callcast")
     assert not observer.hears_success
     caplog.set_level(logging.DEBUG, "callcast")
+    clock.time += LOOK_EVERY
     assert observer.hears_success
     caplog.set_level(logging.INFO, "callcast")
     assert Watched().observer.hears_success
