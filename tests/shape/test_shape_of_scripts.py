@@ -1,4 +1,4 @@
-"""The two commands: they parse, they can be run, and they say what is missing."""
+"""The commands: they parse, they can be run, and they say what is missing."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("scripts/test", "scripts/demo", ".ci/run")
+SCRIPTS = ("scripts/test", "scripts/demo", "scripts/servers", ".ci/run")
 SHELL = shutil.which("sh") or "/bin/sh"
 
 
@@ -113,6 +113,20 @@ def test_it_installs_once_and_again_when_the_project_has_changed(tmp_path: Path)
     done = sh("cksum() { echo 3 4; }; prepare demo --editable '.[rich]'", tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "said").read_text().count("--editable .[rich]") == 2
+
+
+def test_it_installs_again_when_something_else_is_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    fake(tmp_path / ".venv" / "bin", "python", 'case "$*" in *install*) echo "$*" >>said;; esac')
+    for groups in ("--group dev", "--group dev", "--group dev --group bench"):
+        done = sh(f"prepare test --editable . {groups}", tmp_path)
+        assert done.returncode == 0, done.stderr
+    asked = [line for line in (tmp_path / "said").read_text().splitlines() if "editable" in line]
+    assert [line.partition("--editable")[2] for line in asked] == [
+        " . --group dev",
+        " . --group dev --group bench",
+    ]
 
 
 def entry(*, missing: int) -> dict[str, object]:
