@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
-from callcast.core.errors import CallcastError, Unpublished
+from callcast.core.errors import CallcastError, Misuse, Unpublished
 from callcast.core.message import Message
 from callcast.ports.broker import Broker, Glimpse, Rewinds, need
 from callcast.ports.clock import Clock
@@ -107,6 +107,8 @@ class Replay:
                     await self._publish(batch)
                     tell(self._count)
         except CallcastError as stopped:
+            if isinstance(stopped, Misuse) and not self._count:
+                raise  # the question was wrong, nothing has begun
             error = str(stopped)
         return Outcome(self._window.topic, self._terms.group, self._count, self._position, error)
 

@@ -94,6 +94,7 @@ def test_queues_are_a_table_for_people(url: str) -> None:
         "DELAYED",
         "DEAD",
         "OLDEST",
+        "PAUSED",
     ]
     assert len(lines) == 3
 

@@ -10,11 +10,16 @@ from click.testing import CliRunner, Result
 
 from callcast.cli.app import COMMANDS, main
 from callcast.cli.failure import Failure, Partial, Unreachable, failure_of
-from callcast.core.errors import Misuse, NotSent, Unavailable
+from callcast.core.errors import Misuse, NotPermitted, NotSent, Unavailable
 
 
 def run(*args: str) -> Result:
     return CliRunner().invoke(main, args)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
 
 
 def test_help_lists_every_command_without_loading_it() -> None:
@@ -29,13 +34,24 @@ def test_help_lists_every_command_without_loading_it() -> None:
 def test_every_command_shows_examples(name: str) -> None:
     result = run(name, "--help")
     assert result.exit_code == 0
-    if name != "dlq":  # a group: its commands have them
+    if name not in {"dlq", "topology"}:  # groups: their commands have them
         assert "Examples:" in result.stdout
 
 
-@pytest.mark.parametrize("name", ["ls", "show", "redrive"])
-def test_every_command_on_dead_letters_shows_examples(name: str) -> None:
-    assert "Examples:" in run("dlq", name, "--help").stdout
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("dlq", "ls"),
+        ("dlq", "show"),
+        ("dlq", "redrive"),
+        ("dlq", "skip"),
+        ("topology", "diff"),
+        ("topology", "apply"),
+        ("topology", "retire"),
+    ],
+)
+def test_every_command_of_a_group_shows_examples(words: tuple[str, str]) -> None:
+    assert "Examples:" in run(*words, "--help").stdout
 
 
 def test_the_line_of_the_list_is_what_the_command_says() -> None:
@@ -62,6 +78,9 @@ def test_an_unknown_option_is_a_usage_error() -> None:
         (Misuse("a bad setting"), 2, "a bad setting"),
         (NotSent("nobody there"), 3, "nobody there"),
         (Unavailable("locked"), 3, "locked"),
+        (Unavailable("amqp://bob:secret@host: away"), 3, "amqp://***@host: away"),
+        (NotPermitted("bob may not read /shop"), 4, "bob may not read /shop"),
+        (caused(NotSent("m-1"), NotPermitted("bob may not write")), 4, "bob may not write"),
         (PermissionError(errno.EACCES, "Permission denied", "/x.db"), 4, "/x.db: Permission"),
         (TimeoutError(), 124, "deadline"),
         (TimeoutError("orders/billing has 3 left"), 124, "3 left"),

@@ -73,6 +73,7 @@ class Running:
         self.process = subprocess.Popen(
             [sys.executable, "-m", "callcast", "run", *args, "--port", "0", "--log", "json"],
             cwd=folder,
+            stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
@@ -98,6 +99,8 @@ class Running:
 
     def end(self) -> int:
         assert self.process.stderr is not None
+        assert self.process.stdin is not None
+        self.process.stdin.close()
         with self.process.stderr:
             self.lines.extend(
                 json.loads(line) for line in self.process.stderr if line.startswith("{")
@@ -131,6 +134,40 @@ def test_ctrl_c_drains_and_exits_130(folder: Path) -> None:
     assert running.lines[-1]["bus"] == "given"
     running.process.send_signal(signal.SIGINT)
     assert running.end() == 130
+
+
+def test_it_drains_when_its_parent_is_gone_and_not_because_it_says_something(folder: Path) -> None:
+    running = Running(folder, "till_program:bus", "--until-eof")
+    assert running.process.stdin is not None
+    running.process.stdin.write("hello")
+    running.process.stdin.flush()
+    assert running.get("/readyz") == 200
+    running.process.stdin.close()
+    assert running.until("draining")["reason"] == "the lifeline ended"
+    assert running.end() == 0
+
+
+def test_without_being_asked_it_does_not_mind_the_end_of_its_input(folder: Path) -> None:
+    running = Running(folder, "till_program:bus")
+    assert running.process.stdin is not None
+    running.process.stdin.close()
+    assert running.get("/readyz") == 200
+    running.process.send_signal(signal.SIGTERM)
+    assert running.until("draining")["reason"] == "SIGTERM"
+    assert running.end() == 0
+
+
+def test_an_input_that_does_not_end_with_anybody_is_refused(folder: Path) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "callcast", "run", "till_program:bus", "--until-eof"],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 2
+    assert "standard input is no pipe" in ran.stderr
 
 
 def test_a_taken_port_is_said_in_a_sentence(folder: Path) -> None:
@@ -260,7 +297,8 @@ def test_debug_logs_every_fact(folder: Path) -> None:
 def test_peers_are_handed_to_the_bus(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     served: list[Bus] = []
 
-    async def note(bus: Bus, listening: socket.socket) -> None:
+    async def note(bus: Bus, listening: socket.socket, *, lifeline: int | None) -> None:
+        assert lifeline is None
         listening.close()
         served.append(bus)
 
