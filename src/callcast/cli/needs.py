@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -50,7 +50,7 @@ def needs_of(found: Mapping[str, object]) -> Needs:
             sources.setdefault(source, why)
             topics.setdefault(source.topic, why)
         if isinstance(each, Event):
-            event: Event[Any] = each
+            event = cast("Event[Any]", each)
             topics.setdefault(event.topic, name)
     return Needs(topics, sources)
 
@@ -61,7 +61,7 @@ def _sources(found: object, name: str) -> Iterable[tuple[Source, str]]:
     if isinstance(found, Bus):
         return [one for service in found.services for one in _sources(service, name)]
     if isinstance(found, Operation):
-        operation: Operation[Any, Any] = found
+        operation = cast("Operation[Any, Any]", found)
         return [(Source(operation.topic, operation.service), name)]
     if isinstance(found, Event):
         return []
