@@ -136,9 +136,33 @@ def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path, number: sign
     assert list(tmp_path.iterdir()) == []
 
 
-def alive(process: psutil.Process) -> bool:
+def test_its_services_do_not_outlive_it_even_when_it_is_killed(tmp_path: Path) -> None:
+    """One of them is frozen, as the demo does before it kills it."""
+    running = subprocess.Popen(
+        [*DEMO, "--orders", "200"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        start_new_session=True,
+    )
+    assert running.stderr is not None
+    while "killed with SIGKILL" not in running.stderr.readline():
+        assert running.poll() is None
+    children = psutil.Process(running.pid).children(recursive=True)
+    assert len(children) >= 4
+    children[0].suspend()
+    running.kill()
+    running.communicate(timeout=20)
+    left = [child for child in children if alive(child, 15.0)]
+    for child in left:
+        child.kill()
+    assert not left
+
+
+def alive(process: psutil.Process, patience: float = 5.0) -> bool:
     """Whether it still runs, with a little time to go."""
-    until = time.monotonic() + 5.0
+    until = time.monotonic() + patience
     while time.monotonic() < until:
         if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
             return False

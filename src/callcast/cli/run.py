@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import socket
+import stat
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -47,8 +50,20 @@ SIGTERM and Ctrl-C drain: /readyz says no, work under way ends, the rest goes ba
     show_default=True,
     help="Lines for people; JSON for programs; JSON of every fact.",
 )
-def run(
-    *, targets: Sequence[str], host: str, port: int, url: str | None, peers: Sequence[str], log: str
+@click.option(
+    "--until-eof",
+    is_flag=True,
+    help="Drain also when standard input ends: with whoever holds the other end of that pipe.",
+)
+def run(  # noqa: PLR0913 - an option each
+    *,
+    targets: Sequence[str],
+    host: str,
+    port: int,
+    url: str | None,
+    peers: Sequence[str],
+    log: str,
+    until_eof: bool,
 ) -> None:
     """Serve calls and consume messages of services, or of a bus of your own making."""
     undo = install(as_json=log != "text")
@@ -57,7 +72,8 @@ def run(
     logger.setLevel(logging.DEBUG if log == "debug" else before)
     try:
         bus = bus_of([load(target) for target in targets], url, _peers(peers))
-        asyncio.run(serve(bus, listener(host, port)))
+        lifeline = lifeline_of(sys.stdin.fileno()) if until_eof else None
+        asyncio.run(serve(bus, listener(host, port), lifeline=lifeline))
     finally:
         logger.setLevel(before)
         undo()
@@ -85,21 +101,37 @@ def listener(host: str, port: int) -> socket.socket:
         raise OSError(error.errno, error.strerror, f"{host}:{port}") from error
 
 
-async def serve(bus: Bus, listening: socket.socket) -> None:
+def lifeline_of(descriptor: int) -> int:
+    """The file descriptor, when it is one that ends with the process at its other end."""
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        return descriptor
+    raise Failure(
+        "--until-eof: standard input is no pipe, so nobody's death ends it",
+        fix="start callcast run with a pipe as its standard input",
+    )
+
+
+async def serve(bus: Bus, listening: socket.socket, *, lifeline: int | None = None) -> None:
     """Serve until SIGTERM or SIGINT, or until a part of the bus fails, whose error is raised.
+
+    The end of `lifeline`, a pipe or socket, counts as a signal: its other end goes with the process
+    that holds it, however that dies.
 
     The server stands around the bus: while the bus drains, ``/readyz`` says no and answers of
     calls under way still leave.
     """
     clock, tasks = AsyncioClock(), AsyncioTasks(_failed)
     signals = Signals(asyncio.get_running_loop())
+    if lifeline is not None:
+        signals.watch(lifeline)
     server = registry.http_server(bus.asgi(), listening)
     serving = tasks.start(server.serve(), name="http server")
     address = listening.getsockname()
     try:
         async with bus:
             log_event("ready", {"bus": bus.name, "host": address[0], "port": address[1]})
-            while bus.dispatcher.is_alive and not serving.done and signals.got is None:
+            while bus.dispatcher.is_alive and not serving.done and not signals.has_come:
                 with suppress(TimeoutError), clock.expire_at(clock.now() + LOOK):
                     await signals.wait()
             log_event("draining", {"bus": bus.name, "reason": signals.reason})
@@ -113,11 +145,15 @@ async def serve(bus: Bus, listening: socket.socket) -> None:
 
 
 class Signals:
-    """The first SIGTERM or SIGINT is noted; the second one does what it does by default."""
+    """The first SIGTERM or SIGINT is noted; the second one does what it does by default.
+
+    So is the end of a file descriptor that is watched.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._came = asyncio.Event()
+        self._lifeline: int | None = None
         self.got: signal.Signals | None = None
         for each in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(each, self._note, each)
@@ -125,7 +161,19 @@ class Signals:
     @property
     def reason(self) -> str:
         """Which one came."""
-        return "a part of the bus failed" if self.got is None else self.got.name
+        if self.got is not None:
+            return self.got.name
+        return "the lifeline ended" if self.has_come else "a part of the bus failed"
+
+    @property
+    def has_come(self) -> bool:
+        """Whether it is time to drain."""
+        return self._came.is_set()
+
+    def watch(self, lifeline: int) -> None:
+        """Note the end of this pipe or socket, too."""
+        self._loop.add_reader(lifeline, self._read, lifeline)
+        self._lifeline = lifeline
 
     async def wait(self) -> None:
         """Return when one came."""
@@ -135,6 +183,13 @@ class Signals:
         """Let signals be. Idempotent."""
         for each in (signal.SIGTERM, signal.SIGINT):
             self._loop.remove_signal_handler(each)
+        if self._lifeline is not None:
+            self._loop.remove_reader(self._lifeline)
+
+    def _read(self, lifeline: int) -> None:
+        if not os.read(lifeline, 4096):  # what is written is no reason to end
+            self._came.set()
+            self.close()
 
     def _note(self, got: signal.Signals) -> None:
         self.got = got

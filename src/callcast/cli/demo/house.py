@@ -105,13 +105,15 @@ class Process:
                 f"shop.{self.name}:service",
                 f"--port={self._port}",
                 "--log=debug",
+                "--until-eof",
                 cwd=house.folder,
                 env=house.environment,
-                stdin=asyncio.subprocess.DEVNULL,
+                stdin=house.lifeline,
                 stdout=log,
                 stderr=log,
-                # Ctrl-C at the terminal is the demo's alone: it ends its services itself.
-                start_new_session=True,
+                # Ctrl-C at the terminal is the demo's alone: it ends its services itself. In the
+                # demo's session they get SIGHUP by its death if they are frozen at that moment.
+                process_group=0,
             )
 
     async def ready(self) -> None:
@@ -171,6 +173,8 @@ class House:
         self.services: dict[str, Process] = {
             name: Process(name, port, self) for name, port in zip(SERVICES, ports, strict=True)
         }
+        # Nobody else has the end that is written to: when the demo dies, its services read the end.
+        self.lifeline, self._held = os.pipe()
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -214,6 +218,8 @@ class House:
         """Leave no process behind, whatever state it is in."""
         for process in self.services.values():
             await process.kill()
+        os.close(self.lifeline)
+        os.close(self._held)
 
 
 def free_ports(count: int) -> Sequence[int]:
