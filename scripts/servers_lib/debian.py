@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,6 +48,11 @@ class Debian:
         """The folder that is / for the programs of the release."""
         return MACHINE if self._is_machine else cache() / f"debian-{self._release}"
 
+    @property
+    def package(self) -> str:
+        """The first of the packages, the one that the others are for."""
+        return self._packages[0]
+
     def install(self, wanted: str) -> None:
         """Have the packages; on a machine of this release the glob `wanted` finds them."""
         if not self._is_machine:
@@ -60,6 +66,12 @@ class Debian:
         if self._is_machine:
             return list(command)
         return ["unshare", "--mount", "sh", "-ec", INSIDE, "sh", str(self.root), data, *command]
+
+    def version(self, package: str) -> str:
+        """The version of the program, without what Debian adds to it."""
+        query = ["dpkg-query", "--show", "--showformat", "${Version}", package]
+        text = run(self.argv(query), f"ask for the version of {package}")
+        return re.sub(r"^\d+:|[-+].*", "", text)
 
     def _make(self) -> None:
         with built(self.root.name) as folder:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
-from .failure import Failed
+from .java import java, maven
 from .lives import environment
 from .records import Node, Record
-from .tools import built, cache, need, run, say
+from .tools import built, cache, run, say
 
 VERSION = "4.4.0"
-JAVA = 17
 POM = """\
 <project xmlns="http://maven.apache.org/POM/4.0.0">
   <modelVersion>4.0.0</modelVersion>
@@ -78,11 +76,9 @@ class Kafka:
         with built(f"kafka-{VERSION}") as folder:
             if folder is not None:
                 say(f"fetching Kafka {VERSION}")
-                maven = need("mvn", "maven")
                 (folder / "pom.xml").write_text(POM.format(version=VERSION))
-                argv = [maven, "-B", "-q", "-f", str(folder / "pom.xml")]
                 copy = ["dependency:copy-dependencies", f"-DoutputDirectory={folder / 'libs'}"]
-                run([*argv, *copy], f"fetch Kafka {VERSION}")
+                maven("-f", str(folder / "pom.xml"), *copy)
 
     def plan(self, record: Record) -> None:
         """Format the data of each node for one cluster."""
@@ -126,14 +122,3 @@ class Kafka:
         logging = [f"-D{key}={value}" for key, value in LOG.items()]
         libraries = cache() / f"kafka-{VERSION}" / "libs" / "*"
         return [java(), *options, *logging, "-cp", str(libraries)]
-
-
-def java() -> str:
-    """The path of a Java that runs these servers."""
-    found = str(Path(need("java", f"openjdk-{JAVA}-jre-headless")).resolve())
-    # -XshowSettings speaks on stderr; a one-line program says it on stdout in every version.
-    said = run([found, "--version"], "ask Java for its version")
-    number = said.split()[1].partition(".")[0]
-    if not number.isdigit() or int(number) < JAVA:
-        raise Failed(f"Kafka needs Java {JAVA} or later, and {shutil.which('java')} is {number}")
-    return found

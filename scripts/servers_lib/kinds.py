@@ -8,10 +8,20 @@ from .debian import Debian
 from .kafka import Kafka
 from .lives import Kind
 from .rabbitmq import RabbitMq
+from .stores import MariaDb, Nats, PostgreSql, Redis
+from .telemetry import Jaeger, Prometheus, Zipkin
 
 KINDS: Mapping[str, Callable[[], Kind]] = {
     "rabbitmq": lambda: RabbitMq(Debian("trixie", "rabbitmq-server"), "4."),
     "rabbitmq-3.10": lambda: RabbitMq(Debian("bookworm", "rabbitmq-server"), "3.10"),
     "kafka": lambda: Kafka(1),
     "kafka-3": lambda: Kafka(3),
+    "redis": lambda: Redis(Debian("trixie", "redis-server")),
+    "valkey": lambda: Redis(Debian("trixie", "valkey-server")),
+    "nats": Nats,
+    "postgres": lambda: PostgreSql(Debian("bookworm", "postgresql-15"), 15),
+    "mariadb": lambda: MariaDb(Debian("bookworm", "mariadb-server")),
+    "zipkin": Zipkin,
+    "jaeger": Jaeger,
+    "prometheus": lambda: Prometheus(Debian("bookworm", "prometheus")),
 }

@@ -127,9 +127,9 @@ class Record:
 
 
 def home() -> Path:
-    """The folder of everything that was started."""
+    """The folder of everything that was started; servers that run as other users pass through."""
     folder = Path(tempfile.gettempdir()) / f"callcast-servers-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o711, exist_ok=True)
     if folder.is_symlink() or folder.stat().st_uid != os.getuid():
         raise Failed(f"{folder} belongs to somebody else: remove it, or set TMPDIR")
     return folder
