@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
+import sys
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from callcast import Bus, Context, Event, Operation, Refused, Remote, Service, Struct, Transaction
+from callcast import (
+    Bus,
+    Context,
+    Event,
+    Operation,
+    Refused,
+    Remote,
+    Service,
+    Struct,
+    Transaction,
+    Unanswered,
+)
 
 
 class Order(Struct):
@@ -84,3 +97,75 @@ async def test_the_answer_of_a_cast_is_an_event_that_leaves_with_the_commit_and_
         await bus.idle()
     assert heard == [(Packed("o-1", 1), "cast-1", "cast-1")]
     assert parcels(tmp_path) == ["o-1"]
+
+
+ASKER = """
+import asyncio, sys
+from callcast import Bus, Operation
+
+async def ask():
+    async with Bus(sys.argv[1], name="office") as office:
+        await office.request(Operation("nobody.home", str, str, idempotent=True), "?", deadline=60)
+
+asyncio.run(ask())
+"""
+
+
+def addresses(folder: Path) -> list[str]:
+    with closing(sqlite3.connect(folder / "shop.db")) as cx:
+        query = (
+            "select topic.name from source join topic on topic.id = source.topic"
+            " where topic.name like 'callcast.replies.%'"
+        )
+        return [name for (name,) in cx.execute(query)]
+
+
+async def test_the_address_of_an_asker_that_was_killed_goes_when_the_next_one_asks(
+    url: str, tmp_path: Path
+) -> None:
+    async with Bus(url, services=[warehouse()]), Bus(url, name="office") as office:
+        await office.request(PACK, Order("o-1"), deadline=10)
+        (of_the_living,) = addresses(tmp_path)
+        child = await asyncio.create_subprocess_exec(sys.executable, "-c", ASKER, url)
+        async with asyncio.timeout(20):
+            while len(addresses(tmp_path)) < 2:
+                assert child.returncode is None
+                await asyncio.sleep(0.02)
+        child.kill()
+        assert await child.wait() == -signal.SIGKILL
+        async with Bus(url, name="office") as next_one, asyncio.timeout(20):
+            await next_one.request(PACK, Order("o-2"), deadline=10)
+            while str(child.pid) in "".join(each.split(".")[-2] for each in addresses(tmp_path)):
+                await asyncio.sleep(0.02)
+            assert of_the_living in addresses(tmp_path)
+            assert len(addresses(tmp_path)) == 2
+    assert addresses(tmp_path) == []
+
+
+async def test_an_answer_that_finds_its_asker_gone_is_of_use_to_nobody_and_tried_once(
+    url: str, tmp_path: Path
+) -> None:
+    runs: list[str] = []
+    quote = Operation("warehouse.quote", str, int, idempotent=True)
+    service = warehouse()
+
+    @service.serves(quote)
+    async def answer(sku: str) -> int:
+        runs.append(sku)
+        return len(sku)
+
+    async with Bus(url, name="office") as office:
+        for asking in (
+            office.request(quote, "tea", deadline=0.05),
+            office.request(PACK, Order("o-1"), deadline=0.05),
+            office.request(PACK, Order("piano"), deadline=0.05),
+        ):
+            with pytest.raises(Unanswered):
+                await asking
+    async with Bus(url, services=[service]) as bus:
+        await bus.idle()
+    assert runs == ["tea"]
+    assert parcels(tmp_path) == ["o-1"]
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as cx:
+        letters = cx.execute("select count(*) from held").fetchone()
+    assert letters == (1,)  # the piano, which was refused

@@ -38,7 +38,7 @@ from callcast.runtime.house import House
 from callcast.runtime.leases import Leases
 from callcast.runtime.peers import Peer
 from callcast.runtime.ports import Ports
-from callcast.runtime.replies import Inquiries
+from callcast.runtime.replies import Inquiries, retire_abandoned
 from callcast.runtime.sending import Sender
 from callcast.runtime.service import Service
 from callcast.runtime.serving import Desk
@@ -258,6 +258,7 @@ class Running:
             )
             await worker.start()
             self._answers = worker
+            self.tasks.start(retire_abandoned(self.broker), name="abandoned reply addresses")
 
     async def _close_answers(self, until: float) -> None:
         """Nobody else can use the address: it goes with this bus where the broker can retire it."""

@@ -1,9 +1,10 @@
-"""Which process holds a lane, and whether that process is still there."""
+"""Which process holds a lane or a reply address, and whether that process is still there."""
 
 from __future__ import annotations
 
 import os
 from functools import lru_cache
+from hashlib import blake2b
 from pathlib import Path
 
 _PROC = Path("/proc")
@@ -38,6 +39,27 @@ def is_dead(owner: str) -> bool:
     if not place or place != _place(os.getpid()) or not pid.isdecimal() or not started:
         return False
     return _started(int(pid)) != started
+
+
+def short() -> str:
+    """The name of this process as a part of a topic's name; "0" where the system does not tell."""
+    pid = os.getpid()
+    place, started = _place(pid), _started(pid)
+    return f"{_digest(place)}-{pid}-{started}" if place and started else "0"
+
+
+def is_short_of_dead(name: str) -> bool:
+    """`is_dead` for what `short` returned, or for any other text: of that nothing is known."""
+    here = _place(os.getpid())
+    place, _, process = name.partition("-")
+    pid, _, started = process.partition("-")
+    if not here or place != _digest(here) or not (pid.isdecimal() and started.isdecimal()):
+        return False
+    return _started(int(pid)) != started
+
+
+def _digest(place: str) -> str:
+    return blake2b(place.encode(), digest_size=8).hexdigest()
 
 
 def _started(pid: int) -> str:

@@ -10,14 +10,15 @@ from typing import Any
 from msgspec.structs import replace
 
 from callcast.core.contract import Event, Operation
-from callcast.core.errors import Misuse, NotSent, Remote, Unanswered
+from callcast.core.errors import CallcastError, Misuse, NotSent, Remote, Unanswered
 from callcast.core.message import Message
 from callcast.core.names import checked_name
 from callcast.core.outcome import DONE, Dead, Outcome, Release
 from callcast.core.work import Next, Work
-from callcast.ports.broker import Source
+from callcast.ports.broker import Broker, Browses, Retires, Source
 from callcast.ports.clock import Clock
 from callcast.runtime.envelope import REPLY_TO
+from callcast.runtime.owner import is_short_of_dead, short
 from callcast.transports.problem import CONTENT_TYPE, Problem, problem_of, read_problem, unexpected
 
 REPLY_TYPE = "callcast-reply-type"
@@ -29,6 +30,9 @@ REPLY_PROBLEM = "callcast-reply-problem"
 
 RETRY_AFTER = 1.0
 """Seconds until a message whose answer could not be sent is handled again."""
+
+_ADDRESSES = "callcast.replies."
+"""How the topics of all reply addresses begin: then the bus, its process, and an id."""
 
 _NAMESPACE = uuid.UUID("5ccf1a52-6b8e-5c0f-9f0a-0d6c5b1f0a77")
 """Namespace of derived reply ids: a rerun answers under the same id, so an inbox removes it."""
@@ -68,6 +72,9 @@ def reply_to(message: Message, *, source: str, body: bytes, now: float) -> Messa
         causation_id=message.id,
         traceparent=message.traceparent,
         tracestate=message.tracestate,
+        # The address of a request goes with who asked: then the answer is of use to nobody, and
+        # must not be tried again, or the handler run again, for want of a hearer.
+        unheard=REPLY_ERRORS in message.headers,
     )
 
 
@@ -110,11 +117,34 @@ def _problem(outcome: Dead, message: Message) -> Problem:
     return known or unexpected(message.correlation_id or message.id)
 
 
+async def retire_abandoned(broker: Broker) -> None:
+    """Retire the reply addresses of processes of this machine that died without doing so.
+
+    A broker that cannot be looked through or end a group, or one that is away now, keeps them:
+    whoever asks next tries again. Addresses of other machines are theirs to retire.
+    """
+    if not (isinstance(broker, Browses) and isinstance(broker, Retires)):
+        return
+    try:
+        for source in await broker.sources():
+            if _is_abandoned(source.topic):
+                await broker.retire(source)
+    except CallcastError:
+        return
+
+
+def _is_abandoned(topic: str) -> bool:
+    if not topic.startswith(_ADDRESSES):
+        return False
+    *_, process, _instance = topic.split(".")
+    return is_short_of_dead(process)
+
+
 class Inquiries:
     """The requests of one bus that wait for their answer, each process at its own address."""
 
     def __init__(self, name: str, instance: str, clock: Clock) -> None:
-        topic = f"callcast.replies.{name}.{instance}"
+        topic = f"{_ADDRESSES}{name}.{short()}.{instance}"
         self._clock = clock
         self.source: Source = Source(topic, name)
         self.contract: Event[None] = Event(topic, None)
