@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from callcast import Refused, Service, Transaction
 from shop.contracts import ADD_BOX, PLACED, SHIPPED, Box, Order, Parcel
+
+log = logging.getLogger(__name__)
 
 WALK = 0.05  # seconds to the shelf and back
 
@@ -21,6 +24,7 @@ service = Service(
 
 @service.on(PLACED)
 async def pack(order: Order, tx: Transaction) -> None:
+    log.info("packing %s", order.id)
     await asyncio.sleep(WALK)
     boxes = await tx.fetch("select size from boxes where sku = ?", order.sku)
     if not boxes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypeGuard
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -49,9 +49,8 @@ def needs_of(found: Mapping[str, object]) -> Needs:
         for source, why in _sources(each, name):
             sources.setdefault(source, why)
             topics.setdefault(source.topic, why)
-        if isinstance(each, Event):
-            event = cast("Event[Any]", each)
-            topics.setdefault(event.topic, name)
+        if _is_event(each):
+            topics.setdefault(each.topic, name)
     return Needs(topics, sources)
 
 
@@ -60,15 +59,22 @@ def _sources(found: object, name: str) -> Iterable[tuple[Source, str]]:
         return [(each.source, each.where) for each in found.handlers if is_consumed(each)]
     if isinstance(found, Bus):
         return [one for service in found.services for one in _sources(service, name)]
-    if isinstance(found, Operation):
-        operation = cast("Operation[Any, Any]", found)
-        return [(Source(operation.topic, operation.service), name)]
-    if isinstance(found, Event):
+    if _is_operation(found):
+        return [(Source(found.topic, found.service), name)]
+    if _is_event(found):
         return []
     raise Failure(
         f"{name} is a {type(found).__name__}: name Services, Buses, Operations or Events",
         fix="callcast topology diff shop.orders:service, for instance",
     )
+
+
+def _is_event(found: object) -> TypeGuard[Event[Any]]:
+    return isinstance(found, Event)
+
+
+def _is_operation(found: object) -> TypeGuard[Operation[Any, Any]]:
+    return isinstance(found, Operation)
 
 
 def compared(

@@ -287,7 +287,7 @@ class Running:
         )
 
     def _open_database(self, service: Service, asked: str) -> Database:
-        """What a service declared; else a file of its own beside the embedded broker's.
+        """What a service declared; else what the settings say, or a file beside the broker's.
 
         Never the broker's own file: a handler that holds a write transaction while it awaits a
         publish would stop its own broker. `asked` is the handler that wants a transaction.
@@ -295,6 +295,9 @@ class Running:
         ports = self._plan.ports
         if service.database is not None:
             return registry.open_database(service.database, ports)
+        if self._plan.settings.database:
+            declared = self._plan.settings.database.replace("{service}", service.name)
+            return registry.open_database(declared, ports)
         url = self._plan.broker if isinstance(self._plan.broker, str) else ""
         if url.startswith("sqlite:"):
             path = Path(registry.sqlite_path(url))
@@ -305,7 +308,7 @@ class Running:
             return registry.sqlite_database(":memory:", ports)
         raise Misuse(
             f"{asked} takes a Transaction, but service {service.name!r} has no database: say"
-            f" Service({service.name!r}, database='sqlite:///...')"
+            f" Service({service.name!r}, database='sqlite:///...'), or CALLCAST_DATABASE"
         )
 
     def _failed(self, name: str, error: BaseException) -> None:

@@ -54,6 +54,8 @@ class Settings:
     inbox_retention: float = INBOX_RETENTION_LEAST
     """How long handled ids are kept: a redrive of what is older is not known to be a repeat."""
     outbox_retention: float = 72 * 3_600.0
+    database: str = ""
+    """Where transactions go of a service that declares no database: a URL, ``{service}`` in it."""
 
     def __post_init__(self) -> None:
         if self.inbox_retention < INBOX_RETENTION_LEAST:
@@ -67,6 +69,7 @@ class Table(Struct, forbid_unknown_fields=True, rename="kebab"):
     """What ``[tool.callcast]``, ``callcast.toml`` and ``CALLCAST_*`` may say."""
 
     broker: str | None = None
+    database: str | None = None
     name: str | None = None
     peers: dict[str, str] = {}
     publish_deadline: float | None = None
@@ -89,6 +92,7 @@ class Table(Struct, forbid_unknown_fields=True, rename="kebab"):
 
 
 _PLAIN = (
+    "database",
     "publish_deadline",
     "slots",
     "threads_max",

@@ -66,6 +66,8 @@ class Stage:
     tasks: Tasks
     say: Callable[[str], None]
     began: float
+    since: float
+    """When it began, on the wall clock: of what was published before, nothing is ours."""
 
 
 @dataclass(slots=True)
@@ -84,7 +86,7 @@ class Acts:
         await self.stage.buyer.place(count // 2, gap=GAP)
         self.stage.say(f"one order is for a {OVERSIZED}, and no box fits it: the poison order")
         self.poisoned = self._now()
-        await self.stage.buyer.place_one(Order("o-poison", OVERSIZED, 1, 99_000))
+        await self.stage.buyer.place_one(Order(self.stage.buyer.poison, OVERSIZED, 1, 99_000))
         await self.stage.buyer.place(count - count // 2, gap=GAP)
 
     async def kill(self, count: int) -> None:
@@ -170,13 +172,13 @@ class Acts:
         stage.say(f"a box for a {OVERSIZED} is found, and {len(dead)} dead letter is redriven")
 
     async def _killed_when_busy(self) -> int:
-        """How many leases fulfilment held when killed: it is frozen while they are counted."""
+        """How many orders fulfilment held when killed: it is frozen while they are counted."""
         stage = self.stage
         process = stage.house.services["fulfilment"]
         began = stage.clock.now()
         while True:
             process.freeze()
-            held = await stage.watch.held(PACKING)
+            held = len(stage.watch.in_hand() - {stage.buyer.poison})
             waited = stage.clock.now() - began
             # A handful makes the better fault; with few orders any work in hand will do.
             if held >= HANDFUL or (held and waited > HANDFUL_WAIT) or waited > PATIENCE:
@@ -190,7 +192,7 @@ class Acts:
         log = need(self.stage.broker, Rewinds)
         kept: list[Message] = []
         after = ""
-        while page := await log.read(PLACED.topic, after=after):
+        while page := await log.read(PLACED.topic, since=self.stage.since, after=after):
             kept.extend(glimpse.message for glimpse in page)
             after = page[-1].position
         return kept

@@ -30,16 +30,24 @@ WEIGHT: tuple[Answer, ...] = ("confirmed", "unanswered", "refused")
 
 
 class Buyer:
-    """Places orders, at most `IN_FLIGHT_MAX` at a time; `seed` decides what is in them."""
+    """Places orders, at most `IN_FLIGHT_MAX` at a time; `seed` decides what is in them.
 
-    def __init__(self, bus: Bus, clock: Clock, tasks: Tasks, *, seed: int) -> None:
+    Their ids begin with `prefix`: on a broker that outlives the demo they were never there before.
+    """
+
+    def __init__(
+        self, bus: Bus, clock: Clock, tasks: Tasks, *, seed: int, prefix: str = "o-"
+    ) -> None:
         self._bus = bus
         self._clock = clock
         self._tasks = tasks
+        self._prefix = prefix
         self._orders = self._made(seed)
         self._under_way: list[Child] = []
         self.answers: dict[str, Answer] = {}
         self.sent: int = 0
+        self.poison: str = f"{prefix}poison"
+        """The id of the order that cannot be packed."""
 
     async def place(self, count: int, *, gap: float = 0.0) -> None:
         """Place `count` orders, `gap` seconds apart at least; returns when all were sent."""
@@ -83,4 +91,4 @@ class Buyer:
         while True:
             number += 1
             cents = OVERDRAWN if number % OVERDRAWN_EVERY == 0 else dice.randint(*PRICES)
-            yield Order(f"o-{number:04}", dice.choice(GOODS), dice.randint(1, 3), cents)
+            yield Order(f"{self._prefix}{number:04}", dice.choice(GOODS), dice.randint(1, 3), cents)

@@ -34,11 +34,15 @@ HIT = {
 Examples:
   callcast demo
   callcast demo --orders 50 --seed 7 -o json
+  callcast demo --broker amqp://guest:guest@localhost/demo
+  callcast demo --broker kafka://localhost:9092
 
-No server, no account: five processes and a SQLite file in a folder that goes when it ends.
+No server, no account: five processes and a SQLite file in a folder that goes when it ends. On a
+server of yours it uses groups of its own, and ends them when it ends.
 Exit code 1 when an order was lost, an effect came twice, or a fault hit nothing.
 """
 )
+@click.option("--broker", "url", metavar="URL", help="Another broker than a file of its own.")
 @click.option(
     "--orders",
     type=click.IntRange(min=ORDERS_MIN),
@@ -57,14 +61,14 @@ Exit code 1 when an order was lost, an effect came twice, or a fault hit nothing
     help="The account in words, or as JSON on stdout.",
 )
 @click.pass_context
-def demo(ctx: click.Context, *, orders: int, seed: int, form: str) -> None:
+def demo(ctx: click.Context, *, url: str | None, orders: int, seed: int, form: str) -> None:
     """Run a shop of five services, break it on purpose, and count every order.
 
     A client places orders over HTTP while fulfilment is killed, payments gets slow and then
     fails, messages are delivered twice, and one order cannot be handled until a dead letter is
     redriven. The account at the end says what became of each order.
     """
-    verdict = asyncio.run(_played(orders, seed))
+    verdict = asyncio.run(_played(url, orders, seed))
     if form == "json":
         click.echo(json.dumps(msgspec.to_builtins(verdict.account), indent=2))
         for problem in verdict.problems:
@@ -75,7 +79,7 @@ def demo(ctx: click.Context, *, orders: int, seed: int, form: str) -> None:
         ctx.exit(FINDINGS)
 
 
-async def _played(orders: int, seed: int) -> Verdict:
+async def _played(url: str | None, orders: int, seed: int) -> Verdict:
     """Import and play: the shop is no part of callcast and is found first."""
     sys.path.insert(0, str(examples()))
     play = importlib.import_module("callcast.cli.demo.play")
@@ -86,7 +90,8 @@ async def _played(orders: int, seed: int) -> Verdict:
         if current is not None:
             loop.add_signal_handler(number, current.cancel)
     try:
-        verdict: Verdict = await play.Demo(play.Options(orders=orders, seed=seed), view).run()
+        options = play.Options(broker=url, orders=orders, seed=seed)
+        verdict: Verdict = await play.Demo(options, view).run()
     except asyncio.CancelledError:
         raise Interrupted from None
     finally:

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import cast
 
 import callcast
+from callcast.cli.demo.ground import SERVICES, Ground
 from callcast.cli.failure import Failure
 from callcast.ports.clock import Clock
 
-SERVICES = ("orders", "inventory", "payments", "fulfilment", "notifications")
 COMMAND = (sys.executable, "-m", "callcast", "run")
 
 START = 20.0
@@ -163,12 +163,13 @@ class Process:
 class House:
     """The folder, the broker's URL, the environment, and the services by name."""
 
-    def __init__(self, folder: Path, clock: Clock, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self, folder: Path, clock: Clock, ground: Ground, *, command: Sequence[str] = COMMAND
+    ) -> None:
         self.folder = folder
         self.clock = clock
         self.command = command
-        # Everything published is kept for the length of a demo, so that it can be sent again.
-        self.broker: str = f"sqlite:///{folder / 'demo.db'}?retain=600"
+        self.ground = ground
         ports = free_ports(len(SERVICES))
         self.services: dict[str, Process] = {
             name: Process(name, port, self) for name, port in zip(SERVICES, ports, strict=True)
@@ -186,7 +187,8 @@ class House:
             **inherited,
             **SETTINGS,
             **peers,
-            "CALLCAST_BROKER": self.broker,
+            "CALLCAST_BROKER": self.ground.url,
+            "CALLCAST_DATABASE": f"sqlite:///{self.folder / 'demo.{service}.db'}",
             "PYTHONPATH": path,
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,12 +15,12 @@ from msgspec.structs import replace
 from callcast.cli.demo.account import Evidence, Verdict, judge
 from callcast.cli.demo.acts import Acts, Stage, shares
 from callcast.cli.demo.buyer import Buyer
+from callcast.cli.demo.ground import Ground
 from callcast.cli.demo.house import COMMAND, SETTINGS, House
 from callcast.cli.demo.view import View
 from callcast.cli.demo.watch import Numbers, Watch
-from callcast.cli.letters import Wanted, browse
+from callcast.cli.letters import Letter, Wanted, browse
 from callcast.ports.clock import Clock
-from callcast.runtime import registry
 from callcast.runtime.bus import Bus
 from callcast.runtime.clock import AsyncioClock
 from callcast.runtime.policy import Policy
@@ -36,6 +37,8 @@ QUIET_LOOKS = 3
 class Options:
     """How the demo runs. `quiet` is how many seconds the last work may take at the end."""
 
+    broker: str | None = None
+    """None is a file of the demo's own."""
     orders: int = 300
     seed: int = 1
     quiet: float = 20.0
@@ -62,7 +65,8 @@ class Demo:
             async with self._stage(house) as stage:
                 acts = Acts(stage)
                 await self._play(acts)
-                return judge(await self._evidence(stage, acts))
+                unstopped = await stage.house.stop()
+                return judge(await self._evidence(stage, acts, unstopped))
 
     async def _play(self, acts: Acts) -> None:
         stage, share = acts.stage, shares(self._options.orders)
@@ -76,24 +80,32 @@ class Demo:
             await acts.repeat()
             await acts.mend()
             self._view.say("all is done; the last messages find their way")
-            await self._calm_down(stage)
+            await self._calm_down(stage, acts)
         finally:
             ticking.cancel()
             await ticking.wait()
             self._view.close()
 
-    async def _calm_down(self, stage: Stage) -> None:
+    async def _calm_down(self, stage: Stage, acts: Acts) -> None:
         """Wait until nothing is under way; past the patience the account says what is missing."""
         until = self._clock.now() + self._options.quiet
         looks = 0
         while looks < QUIET_LOOKS and self._clock.now() < until:
-            looks = looks + 1 if await stage.watch.is_quiet() else 0
+            looks = looks + 1 if await self._is_over(stage, acts) else 0
             await self._clock.sleep(0.1)
 
-    async def _evidence(self, stage: Stage, acts: Acts) -> Evidence:
-        letters = [letter async for letter, _ in browse(stage.broker, Wanted())]
-        unstopped = await stage.house.stop()
+    async def _is_over(self, stage: Stage, acts: Acts) -> bool:
+        """Nothing waits anywhere, and the account closes.
+
+        The second for brokers that do not tell what a worker of another process holds.
+        """
+        if not await stage.watch.is_quiet():
+            return False
+        return not judge(await self._evidence(stage, acts)).problems
+
+    async def _evidence(self, stage: Stage, acts: Acts, unstopped: Sequence[str] = ()) -> Evidence:
         stage.watch.look()
+        letters = await self._letters(stage)
         rows = stage.watch.ledgers.rows
         return Evidence(
             answers=stage.buyer.answers,
@@ -109,6 +121,14 @@ class Demo:
             faults=sorted(acts.faults, key=lambda fault: fault.at),
             missed=[*acts.missed, *(f"{name} did not stop when asked" for name in unstopped)],
         )
+
+    async def _letters(self, stage: Stage) -> Sequence[Letter]:
+        groups = {source.group for source in stage.house.ground.sources}
+        return [
+            letter
+            for group in sorted(groups)
+            async for letter, _ in browse(stage.broker, Wanted(group=group))
+        ]
 
     async def _tick(self, stage: Stage) -> None:
         while True:
@@ -131,7 +151,10 @@ class Demo:
         """The house in a folder of its own; processes end before the folder goes."""
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="callcast-demo-"))
-            house = House(Path(folder), self._clock, self._options.command)
+            ground = Ground(self._options.broker, Path(folder))
+            await ground.take(self._clock)
+            stack.push_async_callback(ground.clear, self._clock)
+            house = House(Path(folder), self._clock, ground, command=self._options.command)
             stack.push_async_callback(house.close)
             stack.push_async_callback(self._tasks.close)
             yield house
@@ -140,20 +163,28 @@ class Demo:
     async def _stage(self, house: House) -> AsyncGenerator[Stage]:
         async with AsyncExitStack() as stack:
             clock: Clock = self._clock
-            broker = registry.open_broker(house.broker, clock)
+            broker = house.ground.open(clock)
             stack.push_async_callback(broker.close)
             bus = await stack.enter_async_context(_buyers_bus(house))
             yield Stage(
                 house=house,
                 broker=broker,
                 bus=bus,
-                buyer=Buyer(bus, clock, self._tasks, seed=self._options.seed),
+                buyer=Buyer(
+                    bus, clock, self._tasks, seed=self._options.seed, prefix=_prefix(house.ground)
+                ),
                 watch=Watch(house, broker),
                 clock=clock,
                 tasks=self._tasks,
                 say=self._view.say,
                 began=clock.now(),
+                since=clock.wall(),
             )
+
+
+def _prefix(ground: Ground) -> str:
+    """Of order ids: a server may still know those of an earlier demo."""
+    return "o-" if ground.is_own else f"o-{secrets.token_hex(3)}-"
 
 
 def _buyers_bus(house: House) -> Bus:

@@ -9,7 +9,10 @@ from msgspec import Struct
 
 from callcast.cli.demo.house import House
 from callcast.cli.demo.ledgers import Ledgers
-from callcast.ports.broker import Broker, Browses, Lag, Source, need
+from callcast.ports.broker import Broker, Lag
+
+PACKER = "shop.fulfilment"
+"""The logger on which fulfilment says which order it begins to pack."""
 
 
 class Numbers(Struct, frozen=True, kw_only=True):
@@ -47,6 +50,8 @@ class Watch:
         """Times that a breaker opened."""
         self.duplicates: int = 0
         """Messages that fulfilment's inbox knew already."""
+        self.begun: set[str] = set()
+        """Orders that fulfilment has begun to pack."""
         self.breakers: dict[str, str] = {}
 
     def look(self) -> None:
@@ -74,13 +79,16 @@ class Watch:
         )
 
     async def lags(self) -> Sequence[Lag]:
-        """Of all sources there are."""
-        sources = await need(self._broker, Browses).sources()
-        return [await self._broker.lag(source) for source in sources]
+        """Of all of the shop's sources."""
+        return [await self._broker.lag(source) for source in self._house.ground.sources]
 
-    async def held(self, source: Source) -> int:
-        """Messages that this group's workers hold leases on."""
-        return (await self._broker.lag(source)).leased
+    def in_hand(self) -> set[str]:
+        """Orders that fulfilment has begun to pack and that have no parcel.
+
+        From its log and its ledger: not every broker tells what a worker of another process holds.
+        """
+        self.look()
+        return self.begun - set(self.ledgers.rows("parcels"))
 
     async def is_quiet(self) -> bool:
         """Whether nothing waits, runs or is delayed anywhere; dead letters may lie."""
@@ -98,3 +106,5 @@ class Watch:
             self.opened += state == "open"
         elif event == "duplicate seen":
             self.duplicates += record.get("consumer") == "fulfilment"
+        elif record.get("logger") == PACKER:
+            self.begun.add(str(record.get("message")).removeprefix("packing "))
