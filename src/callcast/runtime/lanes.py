@@ -55,6 +55,7 @@ class Lanes:
 
     def __init__(self) -> None:
         self._lanes: dict[str, _Lane] = {}  # changed by the worker's own calls only
+        self._spare: list[_Lane] = []  # free ones: making one takes longer than all the rest
         self._ajar: set[str] = set()  # the keys that are, so that `fetched` need not look for them
         self._away = 0
 
@@ -68,7 +69,7 @@ class Lanes:
         key = _key(delivery)
         lane = self._lanes.get(key)
         if lane is None:
-            self._lanes[key] = _Lane()
+            self._lanes[key] = self._spare.pop() if self._spare else _Lane()
             return Place.RUN
         if lane.is_ajar:
             lane.is_ajar = False
@@ -144,7 +145,7 @@ class Lanes:
             if lane is not None and lane.is_ajar:
                 lane.is_ajar = False
                 if not lane.is_running:
-                    del self._lanes[key]
+                    self._close(key, lane)
         self._ajar.clear()
 
     def _next(self, key: str, lane: _Lane) -> Delivery | None:
@@ -152,8 +153,15 @@ class Lanes:
             lane.is_running = True
             return lane.waiting.popleft()
         if not lane.is_ajar:
-            del self._lanes[key]
+            self._close(key, lane)
         return None
+
+    def _close(self, key: str, lane: _Lane) -> None:
+        """Nothing of the key is out any more; the lane is as good as new."""
+        del self._lanes[key]
+        lane.is_running = True
+        lane.known.clear()
+        self._spare.append(lane)
 
     def _send(self, lane: _Lane, deliveries: Iterable[Delivery]) -> None:
         before = len(lane.away)

@@ -62,6 +62,7 @@ class Slots:
         self._tasks = tasks
         self._children: list[Child] = []
         self._idle: list[asyncio.Future[None]] = []  # one for each slot that waits
+        self._open = 0  # slots that have begun, or are about to, and have not ended
         self._waking = 0  # slots that were woken or started and have not run yet
         self._is_closing = False
         self._base = copy_context()
@@ -76,11 +77,12 @@ class Slots:
                 woken.set_result(None)
                 self._waking += 1
                 count -= 1
-        self._children = self._children if count <= 0 else [c for c in self._children if not c.done]
-        while count > 0 and len(self._children) < self._subscription.slots:
+        while count > 0 and self._open < self._subscription.slots:
             self._waking += 1
+            self._open += 1
             count -= 1
             name = f"slot of {self._subscription.source}"
+            self._children = [child for child in self._children if not child.done]
             self._children.append(self._tasks.start(self._run(), name=name))
 
     async def close(self) -> None:
@@ -116,6 +118,7 @@ class Slots:
                         turn = now = clock()
                 await self._rest()
         finally:
+            self._open -= 1
             if ready and not self._is_closing:
                 self.wake(1)
 

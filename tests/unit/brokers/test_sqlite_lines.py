@@ -10,7 +10,7 @@ from sqlite_bench import Table, ids, message
 
 from callcast.brokers.sqlite import catalog, look
 from callcast.brokers.sqlite.pick import SCAN_MAX
-from callcast.brokers.sqlite.records import PACES_MAX, Hand
+from callcast.brokers.sqlite.records import QUICK_MAX, Hand
 from callcast.core.outcome import DONE, Dead, Later, Release
 from callcast.ports.broker import Part
 
@@ -134,11 +134,11 @@ def test_a_fetch_takes_no_more_of_what_is_held_than_it_asked_for(lines: Table) -
     assert len(lines.fetch(worker, 1)) == 1
 
 
-def test_the_paces_of_keys_are_bounded(lines: Table) -> None:
+def test_the_quick_keys_that_are_remembered_are_bounded(lines: Table) -> None:
     hand: Hand = lines.join()
-    for number in range(PACES_MAX + 10):
+    for number in range(QUICK_MAX + 10):
         hand.pace(f"k{number}", 1)
-    assert len(hand.paces) == PACES_MAX
+    assert len(hand.quick) == QUICK_MAX
     assert hand.room("k0", 0) == 8
     assert hand.room("k20", 100) is None
 

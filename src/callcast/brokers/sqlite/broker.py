@@ -107,7 +107,7 @@ class SqliteBroker:
         try:
             done = await engine.writer.do(
                 publish.Publish(batch, engine.clock, keeps=keeps),
-                engine.published,
+                then=engine.published,
                 is_voidable=True,
             )
         except Closed:

@@ -56,11 +56,16 @@ class Job(ABC):
     def unheard(self) -> None:
         """Take note that the loop to answer on is closed."""
 
+    def follow_up(self) -> None:  # noqa: B027 - nothing, unless a job has something
+        """Do what nobody waits for, once all are answered; in the writer's thread."""
+
 
 class _Task(Job, Generic[R]):
     """A job made of two functions."""
 
     _result: R
+    then: Callable[[R], None] | None = None
+    """Runs on the result of what is durable, after the answer."""
 
     def __init__(self, run: Callable[[Connection], R], after: Callable[[R], None] | None) -> None:
         self._run = run
@@ -79,6 +84,11 @@ class _Task(Job, Generic[R]):
     def failed(self, error: CallcastError) -> None:
         """Keep the error for the answer."""
         self._error = error
+
+    def follow_up(self) -> None:
+        """Run `then`."""
+        if self.then is not None and self._error is None:
+            self.then(self._result)
 
 
 class Awaited(_Task[R]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import starmap
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -200,9 +201,12 @@ class _Scan:
             for row in rows:
                 end = row.seq
                 looked += 1
-                (taken if self._leaves(row) else self._stopped).append(row)
-                if len(taken) == limit:
-                    break
+                if self._leaves(row):
+                    taken.append(row)
+                    if len(taken) == limit:
+                        break
+                else:
+                    self._stopped.append(row)
         # At the bound, all that stands in the way goes; else only what something has overtaken.
         overtaken = taken[-1].seq if taken else self._ask.cursor
         self._move(end if looked >= SCAN_MAX else overtaken)
@@ -214,7 +218,7 @@ class _Scan:
             " order by seq limit ?",
             (after, limit),
         )
-        rows = [LogRow(*row) for row in found]
+        rows = [*starmap(LogRow, found)]
         if self._has_lines:
             self._look_up({row.key for row in rows if row.key is not None} - self._asked)
         return rows
@@ -225,8 +229,11 @@ class _Scan:
             return True
         if key in self._blocked:
             return False
+        hand = self._ask.hand
+        if key in hand.quick:
+            return True
         out = self._out.get(key, 0)
-        if self._ask.hand.room(key, out) == 0:
+        if hand.room(key, out) == 0:
             return False
         self._out[key] = out + 1
         return True

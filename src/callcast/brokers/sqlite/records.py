@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import NamedTuple
@@ -18,8 +17,8 @@ KEY_OUT_MAX = 8
 KEY_SLOW = SECOND // 50
 """A key whose last delivery took longer than these 20 ms is slow; an unknown one counts as slow."""
 
-PACES_MAX = 10_000
-"""So many keys' paces are remembered by a consumer; the one settled longest ago is forgotten."""
+QUICK_MAX = 10_000
+"""So many quick keys are remembered by a consumer; the one known longest is forgotten."""
 
 
 class Turn(NamedTuple):
@@ -87,8 +86,8 @@ class Hand:
     """Microseconds."""
     blocks: dict[int, Block] = field(default_factory=dict[int, Block])
     """By token."""
-    paces: OrderedDict[str, int] = field(default_factory=OrderedDict[str, int])
-    """How long the last delivery of a key took, in microseconds."""
+    quick: dict[str, None] = field(default_factory=dict[str, None])
+    """The keys whose last delivery was not slow, the one known longest first."""
     is_closed: bool = False
 
     def room(self, key: str, out: int) -> int | None:
@@ -96,13 +95,13 @@ class Hand:
 
         A busy key leaves room for others: it waits at the broker while eight are out and slow.
         """
-        if self.paces.get(key, KEY_SLOW + 1) <= KEY_SLOW:
-            return None
-        return max(0, KEY_OUT_MAX - out)
+        return None if key in self.quick else max(0, KEY_OUT_MAX - out)
 
     def pace(self, key: str, took: int) -> None:
-        """Note how long the last delivery of a key took."""
-        self.paces[key] = took
-        self.paces.move_to_end(key)
-        if len(self.paces) > PACES_MAX:
-            self.paces.popitem(last=False)
+        """Note how long the last delivery of a key took, in microseconds."""
+        if took > KEY_SLOW:
+            self.quick.pop(key, None)
+        elif key not in self.quick:
+            self.quick[key] = None
+            if len(self.quick) > QUICK_MAX:
+                del self.quick[next(iter(self.quick))]

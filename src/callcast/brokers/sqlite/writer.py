@@ -59,11 +59,16 @@ class Writer:
         run: Callable[[Connection], R],
         after: Callable[[R], None] | None = None,
         *,
+        then: Callable[[R], None] | None = None,
         orphaned: Callable[[R], None] | None = None,
         is_voidable: bool = False,
     ) -> R:
-        """Run a job and return its result; raises `WriteFailed`. See `Awaited.wait`."""
+        """Run a job and return its result; raises `WriteFailed`. See `Awaited.wait`.
+
+        `after` runs on the result of what is durable before the answer, `then` after it.
+        """
         job = Awaited(run, after, orphaned)
+        job.then = then
         self.put(job)
         return await job.wait(is_voidable=is_voidable)
 
@@ -118,6 +123,8 @@ class Writer:
             if group:
                 self._run(group)
                 answer(group)
+                for job in group:
+                    job.follow_up()
         with self.calm:
             self._drop()
 
