@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import functools
 import inspect
 import typing
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from callcast.core.context import AMBIENT, Context
 from callcast.core.contract import Operation
 from callcast.core.errors import Misuse
 from callcast.core.work import Work
+from callcast.runtime.callables import Nature, discard, inmost, is_unfinished, nature
 from callcast.runtime.service import Handler
 from callcast.runtime.transaction import Transaction
 
@@ -44,8 +44,7 @@ class Bound(Struct, frozen=True):
 
 def bind(handler: Handler, injection: Injection, executor: Executor) -> Bound:
     """Resolve the annotations of a handler; raises `Misuse` naming function, line and fix."""
-    function = handler.function
-    is_async = is_coroutine_function(function)
+    is_async = _is_async(handler)
     supplies: list[Supply] = []
     takes_transaction = False
     for name, annotation in _extras(handler):
@@ -59,7 +58,7 @@ def bind(handler: Handler, injection: Injection, executor: Executor) -> Bound:
             f"{handler.where} serves {contract.name!r}, which is once=True, but takes no"
             " Transaction: add a parameter 'tx: Transaction' and write through it"
         )
-    run = _run_async(function, supplies) if is_async else _run_thread(function, supplies, executor)
+    run = _run_async(handler, supplies) if is_async else _run_thread(handler, supplies, executor)
     return Bound(handler, run, takes_transaction)
 
 
@@ -68,26 +67,22 @@ def wants_transaction(handler: Handler) -> bool:
     return any(annotation is Transaction for _, annotation in _extras(handler))
 
 
-def is_coroutine_function(function: Callable[..., object]) -> bool:
-    """Whether calling it gives something to await: also for callables and partials."""
-    return inspect.iscoroutinefunction(_annotated(function))
-
-
-def _annotated(function: Callable[..., object]) -> Callable[..., object]:
-    """The function that was written: behind a decorator, a partial or a callable object."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    function = inspect.unwrap(function)
-    if not inspect.isroutine(function):
-        function = type(function).__call__
-    return function
+def _is_async(handler: Handler) -> bool:
+    """Whether its calls are awaited; `Misuse` for a stream, of which nothing would ever run."""
+    seen = nature(handler.function)
+    if seen is Nature.STREAM:
+        raise Misuse(
+            f"{handler.where} has a 'yield', so that calling it runs nothing: make the handler an"
+            " 'async def' or a plain 'def' without 'yield', which returns its result"
+        )
+    return seen is Nature.ASYNC
 
 
 def _extras(handler: Handler) -> Sequence[tuple[str, object]]:
     """Name and annotation of each parameter after the request."""
     function = handler.function
     try:
-        hints = typing.get_type_hints(_annotated(function))
+        hints = typing.get_type_hints(inmost(function))
     except (NameError, AttributeError, SyntaxError, TypeError) as error:
         raise Misuse(
             f"{handler.where}: an annotation cannot be resolved ({error}): import that name at"
@@ -154,29 +149,34 @@ class _Nothing:
 
 
 def _run_async(
-    function: Callable[..., object], supplies: Sequence[Supply]
+    handler: Handler, supplies: Sequence[Supply]
 ) -> Callable[[Work, Context], Awaitable[object]]:
-    typed = typing.cast("Callable[..., Awaitable[object]]", function)
+    function = handler.function
 
     async def run(work: Work, context: Context) -> object:
         token = AMBIENT.set(context)
         try:
-            if not supplies:
-                return await typed(work.value)
-            return await typed(work.value, *[supply(work, context) for supply in supplies])
+            began = function(work.value, *[supply(work, context) for supply in supplies])
+            if not hasattr(began, "__await__"):
+                raise _not_awaitable(handler, began)
+            result = await typing.cast("Awaitable[object]", began)
         finally:
             AMBIENT.reset(token)
+        if result is not None and is_unfinished(result):
+            raise _unfinished(handler, result)
+        return result
 
     return run
 
 
 def _run_thread(
-    function: Callable[..., object], supplies: Sequence[Supply], executor: Executor
+    handler: Handler, supplies: Sequence[Supply], executor: Executor
 ) -> Callable[[Work, Context], Awaitable[object]]:
     """Run a plain function in the bounded pool; its slot is held until its thread has ended.
 
     Otherwise a handler that timed out would go on writing after its message was given away.
     """
+    function = handler.function
 
     async def run(work: Work, context: Context) -> object:
         token = AMBIENT.set(context)
@@ -188,11 +188,37 @@ def _run_thread(
         loop = asyncio.get_running_loop()
         future = loop.run_in_executor(executor, lambda: inside.run(function, work.value, *extras))
         try:
-            return await asyncio.shield(future)
+            result = await asyncio.shield(future)
         except asyncio.CancelledError:
+            future.add_done_callback(_drop)  # its verdict is the cancellation
             await asyncio.wait([future])
-            if not future.cancelled():
-                future.exception()  # its verdict is the cancellation; nobody else asks for it
             raise
+        if result is not None and is_unfinished(result):
+            raise _unfinished(handler, result)
+        return result
 
     return run
+
+
+def _drop(future: asyncio.Future[object]) -> None:
+    """See how it ended, for nobody else will."""
+    if not future.cancelled() and future.exception() is None:
+        discard(future.result())
+
+
+def _not_awaitable(handler: Handler, result: object) -> Misuse:
+    return Misuse(
+        f"{handler.where} is asynchronous, but what is wrapped around it returned"
+        f" {type(result).__name__}, which cannot be awaited: make that decorator's function"
+        " 'async def'"
+    )
+
+
+def _unfinished(handler: Handler, result: object) -> Misuse:
+    """The error for a handler that did nothing yet: its message must not count as handled."""
+    discard(result)
+    return Misuse(
+        f"{handler.where} returned {type(result).__name__}, which nobody awaits or iterates over,"
+        " so that nothing was done: make it 'async def' and await what it calls; a decorator"
+        " around an 'async def' says so with functools.wraps, or is 'async def' itself"
+    )

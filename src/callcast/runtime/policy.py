@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from types import CodeType
-from typing import ParamSpec, TypeVar, cast
+from typing import ParamSpec, TypeVar
 
 from msgspec import Struct
 
@@ -19,6 +19,7 @@ from callcast.policies.observing import Silent
 from callcast.policies.options import Bulkhead, CircuitBreaker, Retry
 from callcast.ports.failpoints import nowhere
 from callcast.runtime import recipes
+from callcast.runtime.callables import Nature, inmost, nature, where
 from callcast.runtime.chance import Ids, system_dice
 from callcast.runtime.clock import AsyncioClock
 from callcast.runtime.guards import Terms
@@ -118,26 +119,13 @@ def _guardable(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]
     """
     if inspect.iscoroutinefunction(function):
         return function
-    inmost = _inmost(function)
-    if inspect.iscoroutinefunction(inmost) or getattr(inmost, "__name__", "") == "<lambda>":
+    seen = nature(function)
+    if seen is Nature.ASYNC or getattr(inmost(function), "__name__", "") == "<lambda>":
         return _awaited(function)
     kind = "not an async function, so a policy cannot time, cancel or await it"
-    if inspect.isgeneratorfunction(inmost) or inspect.isasyncgenfunction(inmost):
+    if seen is Nature.STREAM:
         kind = "a stream, and after its first item nothing can be retried"
-    raise Misuse(f"{function!r} is {kind}: guard an 'async def' that calls it")
-
-
-def _inmost(function: object) -> object:
-    """What a partial, a wrapper or a callable object calls in the end."""
-    if isinstance(function, functools.partial):
-        return _inmost(cast("functools.partial[object]", function).func)
-    wrapped: object = getattr(function, "__wrapped__", None)
-    if wrapped is not None:
-        return _inmost(wrapped)
-    if inspect.isroutine(function) or isinstance(function, type):
-        return function
-    method: object = getattr(type(function), "__call__", None)  # noqa: B004 - looked at, not asked for
-    return _inmost(method)
+    raise Misuse(f"{where(function)} is {kind}: guard an 'async def' that calls it")
 
 
 def _awaited(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
@@ -145,8 +133,8 @@ def _awaited(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         result = function(*args, **kwargs)
         if not inspect.isawaitable(result):
             raise Misuse(
-                f"{function!r} returned {type(result).__name__}, which cannot be awaited: it was"
-                " called without a guard; let it return the call of an async function"
+                f"{where(function)} returned {type(result).__name__}, which cannot be awaited: it"
+                " was called without a guard; let it return the call of an async function"
             )
         return await result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from callcast.core.errors import Misuse
 from callcast.core.names import checked_name
 from callcast.policies.recovery import Recovery
 from callcast.ports.broker import Source, Start
+from callcast.runtime.callables import where
 
 Q = TypeVar("Q")
 A = TypeVar("A")
@@ -157,13 +157,3 @@ class Service:
         if not handler.timeout > 0:
             raise Misuse(f"{handler.where}: timeout={handler.timeout!r} must be above 0 seconds")
         self.handlers.append(handler)
-
-
-def where(function: Callable[..., object]) -> str:
-    """Name a function with its file and line, for messages."""
-    while isinstance(function, functools.partial):
-        function = function.func
-    code = getattr(function, "__code__", None)
-    name = getattr(function, "__qualname__", None) or type(function).__qualname__
-    name = f"{function.__module__}.{name}"
-    return name if code is None else f"{name} ({code.co_filename}:{code.co_firstlineno})"
