@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
 
 from callcast.core.errors import Misuse
+from callcast.core.tls import Tls
 from callcast.ports.broker import Broker
 from callcast.ports.clock import Clock
 from callcast.ports.codec import Codec
@@ -62,6 +63,8 @@ def open_broker(url: str, clock: Clock) -> Broker:
         return _memory(options, clock)
     if parts.scheme == "sqlite":
         return _sqlite(url, options, clock)
+    if parts.scheme in {"amqp", "amqps"}:
+        return _rabbitmq(url, clock)
     if parts.scheme in _EXTRAS:
         driver, extra = _EXTRAS[parts.scheme]
         load(driver, extra=extra)
@@ -104,8 +107,14 @@ def http_transport(service: str, peer: Peer, *, codec: Codec, ports: Ports) -> T
         observer=ports.observer,
         headers=peer.headers,
         auth=peer.auth,
+        tls=peer.tls,
     )
     return transport
+
+
+def check_tls(service: str, tls: Tls) -> None:
+    """Raise `Misuse` when the files of a peer's TLS settings cannot be used."""
+    load("callcast.transports.tls").context_of(tls, service)
 
 
 def asgi_app(dispatcher: Dispatcher, codec: Codec, ports: Ports, *, body_max_bytes: int) -> object:
@@ -171,6 +180,12 @@ def _sqlite(url: str, options: Mapping[str, str], clock: Clock) -> Broker:
         said["retain"] = _number("retain", options["retain"])
     make: Callable[..., Broker] = load("callcast.brokers.sqlite").SqliteBroker
     return make(path, clock=clock, **said)
+
+
+def _rabbitmq(url: str, clock: Clock) -> Broker:
+    load("pika", extra="rabbitmq")
+    broker: Broker = load("callcast.brokers.rabbitmq").RabbitBroker(url, clock=clock)
+    return broker
 
 
 def _refuse_unknown(scheme: str, options: Mapping[str, str], known: tuple[str, ...]) -> None:

@@ -60,6 +60,8 @@ class Harness(abc.ABC):
     """Seconds of a delay in the cases; a broker on the real clock takes about 0.5."""
     grace: float = 0.0
     """Seconds that a fetch needs to find what is there; 0 when it finds it at once."""
+    arrival: float = 0.0
+    """Seconds for what must come, on a broker that hands over what it has when it comes."""
     opener: str = ""
     """``module:callable`` that makes a broker from `url()` in a child process (on real time)."""
     child_lease: float = 1.0
@@ -207,7 +209,8 @@ class Harness(abc.ABC):
         for _ in range(FETCHES_MAX):
             if len(taken) >= count:
                 break
-            fetched = await consumer.fetch(count - len(taken), self.grace)
+            wait = max(self.grace, self.arrival)
+            fetched = await consumer.fetch(count - len(taken), wait)
             if not fetched:
                 break
             taken.extend(fetched)

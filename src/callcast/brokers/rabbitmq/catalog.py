@@ -1,0 +1,77 @@
+"""Which groups there are, as the catalog's stream tells it: AMQP cannot list queues or bindings.
+
+| record                  | the group is not there | the group is there                          |
+|-------------------------|------------------------|---------------------------------------------|
+| ``made``                | it is, and so          | stays as it is: the first one counts        |
+| ``retired``             | -                      | it is gone                                  |
+
+Pure: told the records in the order of the stream, which is the same for everybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from callcast.ports.broker import Source
+
+
+class Catalog:
+    """The groups of a vhost."""
+
+    def __init__(self) -> None:
+        self._groups: dict[tuple[str, str], Source] = {}
+
+    def fold(self, record: Mapping[str, Any]) -> None:
+        """Take note of a record; one of a later version's that says nothing to this one is left."""
+        made, retired = record.get("made"), record.get("retired")
+        if made:
+            source = Source(made["topic"], made["group"], made["ordered"], made["lanes"])
+            self._groups.setdefault((source.topic, source.group), source)
+        elif retired:
+            self._groups.pop((retired["topic"], retired["group"]), None)
+
+    def find(self, topic: str, group: str) -> Source | None:
+        """The group as it is, or None."""
+        return self._groups.get((topic, group))
+
+    def has(self, topic: str) -> bool:
+        """Whether any group listens to a topic."""
+        return any(each == topic for each, _ in self._groups)
+
+    @property
+    def sources(self) -> Sequence[Source]:
+        """All groups."""
+        return list(self._groups.values())
+
+    def otherwise(self, source: Source) -> list[str]:
+        """In what a group that is there differs from what is wanted, a sentence each."""
+        there = self.find(source.topic, source.group)
+        if there is None:
+            return []
+        facts: list[tuple[str, int, int]] = [("ordered", there.ordered, source.ordered)]
+        if there.ordered and source.ordered:
+            facts.append(("lanes", there.lanes, source.lanes))
+        return [
+            f"group {source} exists with {name}={is_so!r}, wanted is {name}={wanted!r}: drain and"
+            " retire it, or mend the contract"
+            for name, is_so, wanted in facts
+            if is_so != wanted
+        ]
+
+
+def made(source: Source) -> dict[str, Any]:
+    """The record of a group that was made."""
+    return {
+        "made": {
+            "topic": source.topic,
+            "group": source.group,
+            "ordered": source.ordered,
+            "lanes": source.lanes,
+        }
+    }
+
+
+def retired(source: Source) -> dict[str, Any]:
+    """The record of a group that is gone."""
+    return {"retired": {"topic": source.topic, "group": source.group}}

@@ -1,0 +1,63 @@
+"""Where a copy goes when a message cannot stay where it is: written first, then the original goes.
+
+| a message that                       | goes to                        | its copy says     |
+|--------------------------------------|--------------------------------|-------------------|
+| is `Later`                           | a step of the group's ladder   | its round + 1     |
+| is not due yet when it comes         | the next step                  | as before         |
+| is `Dead`                            | the group's dead letters       | the reason        |
+| has crashed twice                    | the group's suspects           | how often         |
+| is ordered and comes from the ladder | its lane                       | as before         |
+
+A process that dies between the two leaves both: a duplicate, known by its id.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from callcast.brokers.rabbitmq.desk import Held
+from callcast.brokers.rabbitmq.ladder import STEPS, step
+from callcast.brokers.rabbitmq.names import Names, routing_key
+from callcast.brokers.rabbitmq.port import Letter, letter
+from callcast.brokers.rabbitmq.wire import Arrived, Way, headers_of
+from callcast.core.outcome import Dead, Later, dead_letter, noted
+
+
+def of_verdict(names: Names, entry: Held, verdict: Later | Dead, *, wall: float) -> Letter:
+    """The copy of a message that is put off or dead."""
+    if isinstance(verdict, Dead):
+        message = dead_letter(entry.message, verdict)
+        way = Way(round=entry.round)
+        return letter(
+            ("", names.dead), message, headers_of(message, way), published=entry.published
+        )
+    message = noted(entry.message, verdict.notes)
+    due = wall + verdict.delay if verdict.delay > 0 else 0.0
+    way = Way(round=entry.round + 1, due=due)
+    # Less than a step is waited out where it comes in.
+    queue = names.later(step(verdict.delay)) if verdict.delay >= STEPS[0] else names.work[0]
+    return letter(("", queue), message, headers_of(message, way), published=entry.published)
+
+
+def of_early(names: Names, arrived: Arrived, left: float) -> Letter:
+    """The copy of a message that came so many seconds before its time."""
+    way = Way(arrived.round, arrived.crashes, arrived.due)
+    table = headers_of(arrived.message, way)
+    place = ("", names.later(step(left)))
+    return letter(place, arrived.message, table, published=arrived.published)
+
+
+def of_suspect(names: Names, arrived: Arrived, crashes: int) -> Letter:
+    """The copy of a message that is to run alone."""
+    way = Way(arrived.round, crashes, arrived.due)
+    table = headers_of(arrived.message, way)
+    return letter(("", names.suspects), arrived.message, table, published=arrived.published)
+
+
+def of_late(names: Names, arrived: Arrived) -> Letter:
+    """The copy of a scheduled message for its lane."""
+    way = Way(arrived.round, arrived.crashes, arrived.due)
+    table = headers_of(arrived.message, way)
+    addressed = replace(arrived.message, group=names.source.group)
+    place = (names.source.topic, routing_key(addressed))
+    return letter(place, arrived.message, table, published=arrived.published)

@@ -1,0 +1,382 @@
+"""What comes in for one group: subscribes, fills the desk, acknowledges, comes back after a loss.
+
+Everything here runs on the thread's loop; the desk is shared with the workers' loops, under a lock
+that is held for a few steps of plain code.
+
+| state     | what                                                                            |
+|-----------|---------------------------------------------------------------------------------|
+| off       | no channel: before the start, after the end, between two attempts               |
+| on        | subscribed: messages come                                                       |
+| suspended | a channel without a subscription: nobody fetches, or the group is paused; what  |
+|           | waited here is back at the broker, where others can have it                     |
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+
+from pika import BasicProperties, spec
+
+from callcast.brokers.rabbitmq import copies, spread
+from callcast.brokers.rabbitmq.acks import Acks
+from callcast.brokers.rabbitmq.confirms import Fate
+from callcast.brokers.rabbitmq.desk import Desk, Hand, Held, Move, Stub
+from callcast.brokers.rabbitmq.faults import NOT_FOUND, ChannelLost
+from callcast.brokers.rabbitmq.house import House
+from callcast.brokers.rabbitmq.names import Names
+from callcast.brokers.rabbitmq.pardons import Return, records
+from callcast.brokers.rabbitmq.port import Port, close_quietly
+from callcast.brokers.rabbitmq.sorter import Sorter
+from callcast.brokers.rabbitmq.wire import Frame, read
+from callcast.core.errors import CallcastError, Misuse
+from callcast.ports.broker import Delivery, Part, Source
+
+IDLE = 5.0
+"""Seconds without a fetch after which what waits here goes back to others."""
+PAUSE_LOOK = 2.0
+"""Seconds between two looks whether the group is paused: it binds within 5."""
+TICK_MAX = 0.5
+"""Seconds between two looks at leases and idleness, at most; a tenth of the shortest lease."""
+RETRY_FIRST, RETRY_MAX = 0.1, 5.0
+"""Seconds between attempts to come back; doubled each time."""
+
+Coming = tuple[spec.Basic.Deliver, BasicProperties, bytes, str]
+
+
+class Intake:
+    """One group's, in one process; shared by all its consumers there."""
+
+    def __init__(self, house: House, source: Source, part: Part, *, prefetch: int) -> None:
+        self.names: Names = Names(source)
+        self.part: Part = part
+        is_ordered = source.ordered and part is Part.READY
+        self.desk: Desk = Desk(ordered=is_ordered)
+        self.lock: threading.Lock = threading.Lock()
+        self.trouble: CallcastError | None = None
+        """Why nothing comes."""
+        self.bells: list[Callable[[], None]] = []
+        """How to wake those who fetch; changed under the lock."""
+        self.last_fetch: float = house.clock.now()
+        """When somebody last asked; written by the workers."""
+        self.fetching: int = 0
+        """How many ask right now; written by the workers."""
+        self._house = house
+        self._source = source
+        self._is_ordered = is_ordered
+        self._prefetch = prefetch
+        self._port: Port | None = None
+        self._generation = 0
+        self._acks = Acks()
+        self._tags: dict[str, str] = {}  # of our subscriptions, by queue
+        self._coming: list[Coming] = []
+        self._sorter = Sorter(house, self, self.names, is_ordered=is_ordered, prefetch=prefetch)
+        self._is_ended = False
+        self._is_suspended = False
+        self._changing = asyncio.Lock()  # one change of state at a time
+        self._ticking: asyncio.TimerHandle | None = None
+        self._paused_looked = 0.0
+
+    @property
+    def queues(self) -> Sequence[str]:
+        """Where messages come from."""
+        if self.part is Part.DEAD:
+            return (self.names.dead,)
+        return (*self.names.work, self.names.suspects)
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether a fetch must ask for messages to come again."""
+        return self._is_suspended
+
+    @property
+    def coming(self) -> int:
+        """How many have arrived and have no place yet."""
+        return len(self._coming) + self._sorter.waiting
+
+    def wake(self) -> None:
+        """Wake those who fetch; from any thread."""
+        if self.fetching:
+            for ring in list(self.bells):
+                ring()
+
+    # State
+
+    async def start(self) -> None:
+        """Subscribe; raises what the broker says."""
+        async with self._changing:
+            await self._look_for_pause()
+            if not self.desk.is_paused:
+                await self._subscribe()
+        self._tick()
+
+    async def end(self) -> None:
+        """Give back all that is here, uncounted, and close the channel. Idempotent."""
+        self._is_ended = True
+        if self._ticking is not None:
+            self._ticking.cancel()
+        async with self._changing:
+            await self._unsubscribe()
+            port, self._port = self._port, None
+            if port is not None:
+                await port.close()
+
+    async def set_paused(self, *, is_paused: bool) -> None:
+        """Carry out what was stored at the broker, here and now."""
+        with self.lock:
+            self.desk.is_paused = is_paused
+        async with self._changing:
+            await self._adjust()
+        self.wake()
+
+    def resume(self) -> None:
+        """Somebody fetches again: subscribe, unless subscribed."""
+        if self._is_suspended and not self._is_ended:
+            self._is_suspended = False
+            self._house.thread.begin(self._readjust())
+
+    async def _readjust(self) -> None:
+        async with self._changing:
+            try:
+                await self._adjust()
+            except (CallcastError, ChannelLost):
+                return  # the loss of the channel has started what brings it back
+
+    async def _adjust(self) -> None:
+        if self._is_ended:
+            return
+        if self.desk.is_paused or self._is_suspended:
+            await self._unsubscribe()
+        elif not self._tags and self.trouble is None:
+            await self._subscribe()
+
+    async def _subscribe(self) -> None:
+        try:
+            await self._subscribe_all()
+        except ChannelLost as error:
+            if error.code == NOT_FOUND:
+                raise Misuse(f"there is no group {self._source}: ensure it first") from error
+            what = f"consume {self._source}"
+            raise self._house.topology.refused(error, what) from error
+
+    async def _subscribe_all(self) -> None:
+        port = self._port
+        if port is None or port.lost is not None:
+            port = self._port = await self._house.feed.channel()
+            self._generation += 1
+            self._acks = Acks()
+            port.on_lost(self._lost)
+            port.on_cancel(self._cancelled)
+        for queue in self.queues:  # one by one: a prefetch is of the channel's next consumer
+            await self._consume(port, queue)
+        self.trouble = None
+
+    async def _consume(self, port: Port, queue: str) -> None:
+        self._tags[queue] = ""
+        arguments: dict[str, int] = {}
+        prefetch = self._prefetch
+        if queue == self.names.suspects:
+            prefetch = 1
+        elif self._is_ordered:
+            prefetch = max(1, prefetch // 2)
+            arguments["x-priority"] = spread.priority(self._house.worker, queue)
+
+        def on_message(
+            method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
+        ) -> None:
+            if not self._coming:
+                self._house.loop.call_soon(self._take_in)
+            self._coming.append((method, properties, body, queue))
+
+        self._tags[queue] = await port.consume(
+            queue, on_message, prefetch=prefetch, arguments=arguments
+        )
+
+    async def _unsubscribe(self) -> None:
+        """End the subscriptions and give back what waits; what is out stays out."""
+        port = self._port
+        if port is None or port.lost is not None or not self._tags:
+            return
+        with self.lock:
+            is_busy = not self.desk.can_give_back
+        if is_busy:
+            return  # ordered, and something is out: see `Desk.give_back`
+        try:
+            for tag in list(self._tags.values()):
+                await port.cancel(tag)
+            self._tags.clear()
+            self._take_in()
+            with self.lock:
+                back = self.desk.give_back()
+            await self._return(back)
+        except (ChannelLost, CallcastError):
+            return  # the broker has it all back by the end of the channel
+
+    async def _return(self, entries: Sequence[Held]) -> None:
+        """Give back without a fault: pardoned first."""
+        if not entries:
+            return
+        returns = [
+            Return(one.queue, one.message.source, one.message.id, one.count) for one in entries
+        ]
+        await self._house.forgive(records(returns))
+        self._give_back([one.tag for one in entries if one.generation == self._generation])
+
+    # Losses
+
+    def _cancelled(self) -> None:
+        """The broker has ended a subscription: its queue is gone, or has moved."""
+        port = self._port
+        if port is not None:
+            self._house.thread.begin(close_quietly(port))
+
+    def _lost(self, error: ChannelLost) -> None:
+        with self.lock:
+            self.desk.void()
+        self._tags.clear()
+        self._coming.clear()
+        self._sorter.clear()
+        self._generation += 1
+        if not self._is_ended:
+            self.trouble = self._house.topology.refused(error, f"consume {self._source}")
+            self._house.thread.begin(self._come_back())
+        self.wake()
+
+    async def _come_back(self) -> None:
+        pause = RETRY_FIRST
+        while not self._is_ended:
+            async with self._changing:
+                if self._port is not None and self._port.lost is None and self._tags:
+                    return  # somebody else did it
+                try:
+                    await self._house.restore()
+                    await self._look_for_pause()
+                    if self.desk.is_paused or self._is_suspended:
+                        self.trouble = None
+                    else:
+                        await self._subscribe()
+                except (CallcastError, ChannelLost) as error:
+                    if isinstance(error, CallcastError):
+                        self.trouble = error
+                else:
+                    return
+            self.wake()
+            await self._house.nap(pause)
+            pause = min(RETRY_MAX, pause * 2)
+
+    # Coming in
+
+    def _take_in(self) -> None:
+        coming, self._coming = self._coming, []
+        now, topic, generation = self._house.clock.now(), self._source.topic, self._generation
+        sorter = self._sorter if self.part is Part.READY else None
+        with self.lock:
+            for method, properties, body, queue in coming:
+                frame = Frame(topic, properties.content_type, float(properties.timestamp or 0))
+                arrived = read(properties.headers or {}, body, frame)
+                stub = Stub(method.delivery_tag or 0, queue, generation, arrived.crashes)
+                if sorter is None or not sorter.takes(stub, arrived):
+                    self.desk.arrive(arrived, stub, now)
+        self.wake()
+
+    # Verdicts
+
+    def finish(self, entries: Sequence[Held]) -> None:
+        """Acknowledge what is done."""
+        self._acknowledge([one.tag for one in entries if one.generation == self._generation])
+
+    async def move(self, hand: Hand, moves: Sequence[Move]) -> list[Delivery]:
+        """Copy what is put off or dead, then acknowledge it; what could not be copied."""
+        wall = self._house.clock.wall()
+        letters = [
+            copies.of_verdict(self.names, lease.entry, outcome, wall=wall)
+            for _, lease, outcome in moves
+        ]
+        try:
+            answers = await self._house.sender.send(letters)
+        except CallcastError:
+            with self.lock:
+                for _, lease, _ in moves:
+                    self.desk.stayed(hand, lease)
+            raise
+        failed: list[Delivery] = []
+        done: list[Held] = []
+        now = self._house.clock.now()
+        with self.lock:
+            for (delivery, lease, _), answer in zip(moves, answers, strict=True):
+                if answer is Fate.CONFIRMED:
+                    done.append(self.desk.moved(lease, now))
+                else:
+                    self.desk.stayed(hand, lease)
+                    failed.append(delivery)
+        self.finish(done)
+        return failed
+
+    @property
+    def generation(self) -> int:
+        """Of the channel that there is now."""
+        return self._generation
+
+    def dismiss(self, done: Sequence[Stub], back: Sequence[Stub]) -> None:
+        """Acknowledge these, whose copies are safe, and give back those."""
+        generation = self._generation
+        self._acknowledge([stub.tag for stub in done if stub.generation == generation])
+        self._give_back([stub.tag for stub in back if stub.generation == generation])
+
+    def _give_back(self, tags: Sequence[int]) -> None:
+        if self._port is not None:
+            for tag in tags:
+                self._port.nack(tag)
+            self._acks.returned(tags)
+
+    def _acknowledge(self, tags: Sequence[int]) -> None:
+        port = self._port
+        if port is None or not tags:
+            return
+        for ack in self._acks.acked(tags):
+            port.ack(ack.tag, multiple=ack.multiple)
+
+    # Time
+
+    def _tick(self) -> None:
+        if self._is_ended:
+            return
+        now = self._house.clock.now()
+        with self.lock:
+            back = self.desk.expire(now)
+            pause = min(TICK_MAX, self.desk.lease_min / 10.0)
+        self._ticking = self._house.loop.call_later(pause, self._tick)
+        if back and self._port is not None:
+            mine = [one.tag for one in back if one.generation == self._generation]
+            for tag in mine:
+                self._port.reject(tag)
+            self._acks.returned(mine)
+        if back or self._is_ordered:
+            self.wake()
+        if now >= self._paused_looked + PAUSE_LOOK:
+            self._paused_looked = now
+            self._house.thread.begin(self._look_again())
+        if not self.fetching and now >= self.last_fetch + IDLE and self._tags:
+            self._is_suspended = True
+            self._house.thread.begin(self._readjust())
+
+    async def _look_again(self) -> None:
+        if self.trouble is not None or self._changing.locked():
+            return
+        async with self._changing:
+            try:
+                was = self.desk.is_paused
+                await self._look_for_pause()
+                if was != self.desk.is_paused:
+                    await self._adjust()
+                    self.wake()
+            except (CallcastError, ChannelLost):
+                return  # the next look, or whoever brings the channel back, sees it
+
+    async def _look_for_pause(self) -> None:
+        if self.part is Part.READY:
+            is_paused = await self._house.is_paused(self.names)
+            with self.lock:
+                self.desk.is_paused = is_paused
+        self._paused_looked = self._house.clock.now()

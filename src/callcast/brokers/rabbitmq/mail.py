@@ -1,0 +1,124 @@
+"""Publishing a batch: what is refused at once, what is written, what the answers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from callcast.brokers.rabbitmq.confirms import Fate
+from callcast.brokers.rabbitmq.faults import ACCESS_REFUSED, NOT_FOUND, ChannelLost
+from callcast.brokers.rabbitmq.house import House
+from callcast.brokers.rabbitmq.names import routing_key
+from callcast.brokers.rabbitmq.port import Letter, letter
+from callcast.brokers.rabbitmq.sender import Answer
+from callcast.brokers.rabbitmq.wire import PUBLISHED, headers_of
+from callcast.core.errors import CallcastError, NotSent, Unanswered, Unpublished
+from callcast.core.message import Message
+from callcast.ports.broker import Traits
+
+
+async def publish(house: House, messages: Sequence[Message], traits: Traits) -> None:
+    """Publish all; raises `Unpublished`. On the thread's loop."""
+    errors = await _refusals(house, messages, traits)
+    wanted = [index for index, error in enumerate(errors) if error is None]
+    wall = house.clock.wall()
+    letters = [_letter(messages[index], wall, keeps=traits.log_kept > 0) for index in wanted]
+    try:
+        answers: list[Answer] = await house.sender.send(letters)
+    except CallcastError as error:
+        for index in wanted:
+            errors[index] = _not_sent(messages[index], str(error), error)
+    except ChannelLost as error:
+        for index in wanted:
+            errors[index] = _not_sent(messages[index], str(error), error)
+    else:
+        for index, answer in zip(wanted, answers, strict=True):
+            errors[index] = _meaning(house, messages[index], answer)
+    if any(errors):
+        raise Unpublished(errors)
+
+
+async def _refusals(
+    house: House, messages: Sequence[Message], traits: Traits
+) -> list[NotSent | Unanswered | None]:
+    errors: list[NotSent | Unanswered | None] = []
+    stopped: set[tuple[str, str]] = set()  # keys whose first failure ends them
+    largest = traits.body_max_bytes
+    for message in messages:
+        detail = ""
+        if message.key is not None and (message.topic, message.key) in stopped:
+            detail = f"an earlier message of key {message.key!r} in this batch was not sent"
+        elif len(message.body) > largest:
+            detail = (
+                f"its body has {len(message.body)} bytes, the limit is {largest}:"
+                " store it elsewhere and send where it is"
+            )
+        elif traits.log_kept > 0 and not await _is_heard(house, message):
+            detail = _nobody(message)
+        errors.append(_not_sent(message, detail, None) if detail else None)
+        if detail and message.key is not None:
+            stopped.add((message.topic, message.key))
+    return errors
+
+
+async def _is_heard(house: House, message: Message) -> bool:
+    """Where a log is kept the broker itself always finds a queue; the catalog knows better."""
+    if message.unheard or message.group is not None or house.topology.has_hearers(message.topic):
+        return True
+    await house.topology.refresh()
+    return house.topology.has_hearers(message.topic)
+
+
+def _letter(message: Message, wall: float, *, keeps: bool) -> Letter:
+    table = headers_of(message)
+    if keeps:
+        table[PUBLISHED] = repr(wall)
+    place = (message.topic, routing_key(message))
+    return letter(place, message, table, published=wall, is_mandatory=not message.unheard)
+
+
+def _meaning(house: House, message: Message, answer: Answer) -> NotSent | Unanswered | None:
+    if answer is Fate.CONFIRMED:
+        return None
+    if answer is Fate.RETURNED:
+        return _not_sent(message, _nobody(message), None)
+    if answer is Fate.REFUSED:
+        return _unanswered(message, "RabbitMQ refused it for one of its queues", None)
+    if isinstance(answer, ChannelLost):
+        return _of_loss(house, message, answer)
+    if isinstance(answer, Exception):
+        return _not_sent(message, f"it cannot be written: {answer}", None)
+    return _unanswered(message, "the connection was lost before it was confirmed", None)
+
+
+def _of_loss(house: House, message: Message, error: ChannelLost) -> NotSent | Unanswered | None:
+    if error.code == NOT_FOUND and f"'{message.topic}'" in error.text:
+        return None if message.unheard else _not_sent(message, _nobody(message), None)
+    if error.code == ACCESS_REFUSED and f"'{message.topic}'" in error.text:
+        refusal = house.topology.refused(error, f"publish to {message.topic!r}")
+        return _not_sent(message, str(refusal), refusal)
+    return _unanswered(message, str(error), error)
+
+
+def _nobody(message: Message) -> str:
+    if message.group is not None:
+        return f"there is no group {message.topic}/{message.group}"
+    return (
+        f"no group has ever subscribed to {message.topic!r}: check the name, start a service that"
+        " listens, or say unheard=True on the event"
+    )
+
+
+def _not_sent(message: Message, detail: str, cause: Exception | None) -> NotSent:
+    error = NotSent(f"message {message.id!r} was not sent: {detail}", id=message.id)
+    error.__cause__ = cause
+    return error
+
+
+def _unanswered(message: Message, detail: str, cause: Exception | None) -> Unanswered:
+    error = Unanswered(
+        f"message {message.id!r} was sent and not confirmed: {detail}; it may be stored: publish it"
+        " again under the same id",
+        id=message.id,
+    )
+    error.__cause__ = cause
+    return error

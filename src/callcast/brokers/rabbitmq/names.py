@@ -1,0 +1,168 @@
+"""What lies where in a vhost: names, routing keys and arguments of exchanges and queues.
+
+| of topic ``orders.placed``, group ``billing`` | its name                                     |
+|-----------------------------------------------|----------------------------------------------|
+| its exchange, a topic exchange                | ``orders.placed``                            |
+| where the group's messages wait               | ``orders.placed/billing``                    |
+| the same, ordered: one of 16 lanes            | ``orders.placed/billing/7``                  |
+| what has crashed twice                        | ``orders.placed/billing/suspects``           |
+| dead letters                                  | ``orders.placed/billing/dead``               |
+| a step of the ladder of delays                | ``orders.placed/billing/later/8``            |
+| a message of it: the group is paused          | ``orders.placed/billing/paused``             |
+| the stream that `Rewinds` reads               | ``orders.placed/log``                        |
+
+``/`` is in no name of a contract or service, so that no two of these can be the same. Everything
+derives from the contract alone: whoever publishes knows no handler, and two programs that would
+declare one queue in two ways could not both start.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+from callcast.brokers.rabbitmq.ladder import STEPS
+from callcast.core.errors import Misuse
+from callcast.core.message import Message
+from callcast.core.names import checked_name
+from callcast.ports.broker import Source
+
+Arguments: TypeAlias = Mapping[str, str | int | bool]
+
+UNLIMITED = 1_000_000_000
+"""Deliveries before the broker would drop a message by itself; -1 would drop at once on 3.10."""
+BITS = 8
+"""Of a key's hash, each a word of the routing key: lanes are told apart by the first few."""
+LANES_MAX = 2**BITS
+NAME_MAX_BYTES = 255
+"""What AMQP allows a name to be."""
+CATALOG = "callcast/catalog"
+"""The stream that knows which groups there are: AMQP cannot list them."""
+PARDONS = "callcast/pardons"
+"""The stream of returns that were no crash."""
+
+_KEYS: tuple[str, ...] = tuple(".".join(format(number, "08b")) for number in range(LANES_MAX))
+_QUORUM: dict[str, str | int | bool] = {
+    "x-queue-type": "quorum",
+    "x-delivery-limit": UNLIMITED,
+}
+
+
+def bucket(message: Message) -> str:
+    """The words of a message's routing key that say its lane; without a key, by its id."""
+    text = message.id if message.key is None else message.key
+    key: str = _KEYS[zlib.crc32(text.encode("utf-8", "surrogatepass")) & (LANES_MAX - 1)]
+    return key
+
+
+def routing_key(message: Message) -> str:
+    """``all.0.1...`` reaches all groups, ``to.billing.0.1...`` one of them."""
+    if message.group is None:
+        return "all." + bucket(message)
+    return f"to.{_word(message.group)}.{bucket(message)}"
+
+
+def check_source(source: Source) -> None:
+    """Raise `Misuse` for a name or a number of lanes that cannot be."""
+    checked_name(source.topic, "topic")
+    checked_name(source.group, f"group of topic {source.topic!r}")
+    lanes = source.lanes
+    if source.ordered and (lanes & (lanes - 1) or not 1 <= lanes <= LANES_MAX):
+        raise Misuse(
+            f"group {source}: lanes={lanes} must be a power of two up to {LANES_MAX} on RabbitMQ"
+        )
+    if len(f"{source}/suspects") > NAME_MAX_BYTES:
+        raise Misuse(f"group {source}: topic and group have over 240 characters together")
+
+
+class Names:
+    """The queues of one group."""
+
+    def __init__(self, source: Source) -> None:
+        base = str(source)
+        self.source: Source = source
+        self.work: tuple[str, ...] = (
+            tuple(f"{base}/{lane}" for lane in range(source.lanes)) if source.ordered else (base,)
+        )
+        self.suspects: str = f"{base}/suspects"
+        self.dead: str = f"{base}/dead"
+        self.paused: str = f"{base}/paused"
+
+    def later(self, step: int) -> str:
+        """The queue in which a message waits for so many seconds."""
+        return f"{self.source}/later/{step}"
+
+    @property
+    def all(self) -> Sequence[str]:
+        """What `ensure` declares."""
+        return (*self.work, self.suspects, self.dead, self.paused, *self.ladder)
+
+    @property
+    def ladder(self) -> Sequence[str]:
+        """The queues of all steps, the shortest first."""
+        return [self.later(step) for step in STEPS]
+
+    def bindings(self, queue: str) -> Sequence[str]:
+        """The routing keys by which a queue is bound to the exchange of its topic."""
+        source = self.source
+        if queue not in self.work:
+            return ()
+        lane = ""
+        if source.ordered:
+            bits = source.lanes.bit_length() - 1
+            number = self.work.index(queue)
+            lane = "".join(f"{bit}." for bit in f"{number:0{bits}b}") if bits else ""
+        return (f"all.{lane}#", f"to.{_word(source.group)}.{lane}#")
+
+    def arguments(self, queue: str) -> Arguments:
+        """What a queue is declared with."""
+        source = self.source
+        if queue.startswith(f"{source}/later/"):
+            return self._later_arguments(int(queue.rpartition("/")[2]))
+        single = {"x-single-active-consumer": True} if self.is_single(queue) else {}
+        return {**_QUORUM, **single}
+
+    def is_single(self, queue: str) -> bool:
+        """Whether one consumer at a time has all of it."""
+        return queue == self.suspects or (self.source.ordered and queue in self.work)
+
+    def _later_arguments(self, step: int) -> Arguments:
+        # The plain strategy loses what expires while the work queue is missing; this one holds it.
+        # An ordered group's late ones come by its suspects: its lanes would let them overtake.
+        target = self.suspects if self.source.ordered else self.work[0]
+        return {
+            **_QUORUM,
+            "x-message-ttl": step * 1_000,
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-routing-key": target,
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+
+
+def log_name(topic: str) -> str:
+    """The stream of what was published to a topic."""
+    return f"{topic}/log"
+
+
+def log_arguments(retain: float) -> Arguments:
+    """A stream that keeps messages for so many seconds."""
+    return {"x-queue-type": "stream", "x-max-age": f"{max(1, round(retain))}s"}
+
+
+LOG_BINDING = "all.#"
+"""A redrive or replay to one group is not kept again."""
+
+CATALOG_ARGUMENTS: Arguments = {"x-queue-type": "stream"}
+PARDONS_ARGUMENTS: Arguments = {
+    "x-queue-type": "stream",
+    "x-max-age": "7D",
+    "x-max-length-bytes": 20_000_000,
+    "x-stream-max-segment-size-bytes": 1_000_000,
+}
+
+
+def _word(group: str) -> str:
+    """A group's name as one word of a routing key."""
+    return group.replace(".", "/")

@@ -1,0 +1,280 @@
+"""A channel, as awaitables on the thread's loop; and what is written to one.
+
+A channel that is lost is never used again: what was told to it and not answered ends with
+`ChannelLost`. What belongs to pika stands here and in the files beside it that import it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+from pika import BasicProperties, spec
+from pika.channel import Channel
+from pika.exchange_type import ExchangeType
+
+from callcast.brokers.rabbitmq.faults import ChannelLost, of_channel
+from callcast.core.message import Message
+
+Loop: TypeAlias = asyncio.AbstractEventLoop
+OnMessage: TypeAlias = Callable[[spec.Basic.Deliver, BasicProperties, bytes], None]
+Got: TypeAlias = tuple[spec.Basic.GetOk | spec.Basic.Deliver, BasicProperties, bytes]
+
+
+class Counts(NamedTuple):
+    """What a queue says about itself."""
+
+    ready: int
+    consumers: int
+
+
+class Letter(NamedTuple):
+    """A message ready to be written."""
+
+    exchange: str
+    key: str
+    id: str
+    properties: BasicProperties
+    body: bytes
+    is_mandatory: bool = True
+
+
+class Port:
+    """A channel: told to the broker in order, each answer awaited by its caller."""
+
+    def __init__(self, channel: Channel, loop: Loop) -> None:
+        self._channel = channel
+        self._loop = loop
+        self._waiting: set[asyncio.Future[Any]] = set()
+        self._listeners: list[Callable[[ChannelLost], None]] = []
+        self.lost: ChannelLost | None = None
+        self._getting: asyncio.Future[Got | None] | None = None
+        channel.add_on_close_callback(lambda _, error: self.lose(of_channel(error)))
+        channel.add_callback(self._got_nothing, [spec.Basic.GetEmpty], one_shot=False)
+
+    def on_lost(self, listener: Callable[[ChannelLost], None]) -> None:
+        """Call this when the channel is lost, once."""
+        self._listeners.append(listener)
+
+    def lose(self, error: ChannelLost) -> None:
+        """The channel is gone."""
+        if self.lost is not None:
+            return
+        self.lost = error
+        for waiting in list(self._waiting):
+            fail(waiting, error)
+        listeners, self._listeners = self._listeners, []
+        for listener in listeners:
+            listener(error)
+
+    # Topology
+
+    async def declare(self, queue: str, arguments: Mapping[str, Any]) -> Counts:
+        """Make a durable queue, or see that it is there and so."""
+        frame = await self._ask(
+            lambda done: self._channel.queue_declare(
+                queue, durable=True, arguments=arguments, callback=done
+            )
+        )
+        return Counts(frame.method.message_count, frame.method.consumer_count)
+
+    async def look(self, queue: str) -> Counts:
+        """How many messages wait and consumers there are; a missing queue loses the channel."""
+        frame = await self._ask(
+            lambda done: self._channel.queue_declare(queue, passive=True, callback=done)
+        )
+        return Counts(frame.method.message_count, frame.method.consumer_count)
+
+    async def exchange(self, name: str, *, passive: bool = False) -> None:
+        """Make a durable topic exchange, or see that it is there."""
+        await self._ask(
+            lambda done: self._channel.exchange_declare(
+                name,
+                ExchangeType.topic,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the stubs take the class for its members
+                durable=True,
+                passive=passive,
+                callback=done,
+            )
+        )
+
+    async def bind(self, queue: str, exchange: str, key: str) -> None:
+        """Let what comes to this exchange under these keys come to this queue."""
+        await self._ask(lambda done: self._channel.queue_bind(queue, exchange, key, callback=done))
+
+    async def delete(self, queue: str) -> None:
+        """End a queue with all that is in it; one that is not there is no error."""
+        await self._ask(lambda done: self._channel.queue_delete(queue, callback=done))
+
+    async def purge(self, queue: str) -> None:
+        """Empty a queue."""
+        await self._ask(lambda done: self._channel.queue_purge(queue, callback=done))
+
+    # Messages
+
+    async def get(self, queue: str) -> Got | None:
+        """The next message of a queue, unacknowledged; None when there is none. One at a time."""
+        answer: asyncio.Future[Got | None] = self._loop.create_future()
+        self._watch(answer)
+        self._getting = answer
+        self._tell(
+            lambda: self._channel.basic_get(
+                queue,
+                lambda _, method, properties, body: fulfil(answer, (method, properties, body)),
+            )
+        )
+        return await answer
+
+    async def consume(
+        self,
+        queue: str,
+        on_message: OnMessage,
+        *,
+        prefetch: int,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Subscribe; `on_message` is called for each delivery. Gives the consumer's tag."""
+        await self._ask(
+            lambda done: self._channel.basic_qos(prefetch_count=prefetch, callback=done)
+        )
+        frame = await self._ask(
+            lambda done: self._channel.basic_consume(
+                queue,
+                lambda _, method, properties, body: on_message(method, properties, body),
+                arguments=arguments,
+                callback=done,
+            )
+        )
+        return str(frame.method.consumer_tag)
+
+    async def cancel(self, tag: str) -> None:
+        """End a subscription; what it has delivered stays unacknowledged."""
+        await self._ask(lambda done: self._channel.basic_cancel(tag, callback=done))
+
+    def on_cancel(self, listener: Callable[[], None]) -> None:
+        """Call this when the broker ends a subscription by itself."""
+        self._channel.add_on_cancel_callback(lambda _: listener())
+
+    async def confirm(
+        self,
+        on_confirm: Callable[[int, bool, bool], None],
+        on_return: Callable[[spec.Basic.Return, BasicProperties], None],
+    ) -> None:
+        """Have publishes confirmed: `on_confirm(number, multiple, is_ack)`."""
+        self._channel.add_on_return_callback(
+            lambda _, method, properties, _body: on_return(method, properties)
+        )
+        await self._ask(
+            lambda done: self._channel.confirm_delivery(
+                lambda frame: on_confirm(
+                    frame.method.delivery_tag,
+                    frame.method.multiple,
+                    isinstance(frame.method, spec.Basic.Ack),
+                ),
+                callback=done,
+            )
+        )
+
+    def publish(self, letter: Letter) -> None:
+        """Write one message; raises `ChannelLost`, or what the codec says about a bad header."""
+        if self.lost is not None:
+            raise self.lost
+        self._channel.basic_publish(
+            letter.exchange,
+            letter.key,
+            letter.body,
+            letter.properties,
+            mandatory=letter.is_mandatory,
+        )
+
+    def ack(self, tag: int, *, multiple: bool = False) -> None:
+        """Write an acknowledgement; nothing once the channel is lost."""
+        if self.lost is None:
+            self._channel.basic_ack(tag, multiple)
+
+    def nack(self, tag: int) -> None:
+        """Give back without saying that anything failed."""
+        if self.lost is None:
+            self._channel.basic_nack(tag, requeue=True)
+
+    def reject(self, tag: int) -> None:
+        """Give back as failed: every version counts it."""
+        if self.lost is None:
+            self._channel.basic_reject(tag, requeue=True)
+
+    async def close(self) -> None:
+        """Close; what is unacknowledged goes back. Idempotent."""
+        if self.lost is not None or not self._channel.is_open:
+            return
+        ended: asyncio.Future[None] = self._loop.create_future()
+        self.on_lost(lambda _: fulfil(ended, None))
+        self._channel.close()
+        await ended
+
+    # Inside
+
+    def _got_nothing(self, _: object) -> None:
+        if self._getting is not None:
+            fulfil(self._getting, None)
+
+    async def _ask(self, tell: Callable[[Callable[[Any], None]], object]) -> Any:
+        answer: asyncio.Future[Any] = self._loop.create_future()
+        self._watch(answer)
+        self._tell(lambda: tell(fulfilling(answer)))
+        return await answer
+
+    def _watch(self, answer: asyncio.Future[Any]) -> None:
+        if self.lost is not None:
+            raise self.lost
+        self._waiting.add(answer)
+        answer.add_done_callback(self._waiting.discard)
+
+    def _tell(self, tell: Callable[[], object]) -> None:
+        try:
+            tell()
+        except Exception as error:
+            raise of_channel(error) from error
+
+
+def letter(
+    place: tuple[str, str],
+    message: Message,
+    table: Mapping[str, Any],
+    *,
+    published: float,
+    is_mandatory: bool = True,
+) -> Letter:
+    """A persistent message for an exchange and a routing key; `published`: wall-clock seconds."""
+    properties = BasicProperties(
+        content_type=message.datacontenttype,
+        headers=table,
+        delivery_mode=2,
+        timestamp=int(published),
+    )
+    return Letter(place[0], place[1], message.id, properties, message.body, is_mandatory)
+
+
+async def close_quietly(port: Port) -> None:
+    """Close a channel; its loss closes it too."""
+    try:
+        await port.close()
+    except ChannelLost:
+        return
+
+
+def fulfilling(future: asyncio.Future[Any]) -> Callable[[Any], None]:
+    """A callback that gives a future its result."""
+    return lambda value: fulfil(future, value)
+
+
+def fulfil(future: asyncio.Future[Any], value: object) -> None:
+    """Give it its result, unless it has ended."""
+    if not future.done():
+        future.set_result(value)
+
+
+def fail(future: asyncio.Future[Any], error: BaseException) -> None:
+    """End it with an error, unless it has ended."""
+    if not future.done():
+        future.set_exception(error)
+        future.exception()  # taken note of: whoever awaited it may have been cancelled

@@ -1,0 +1,144 @@
+"""Publishing: written one after the other, confirmed when the broker pleases, all answered."""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from collections.abc import Sequence
+from typing import TypeAlias
+
+from pika import BasicProperties, spec
+from pika.exceptions import AMQPError
+
+from callcast.brokers.rabbitmq.confirms import Confirms, Fate
+from callcast.brokers.rabbitmq.faults import ChannelLost
+from callcast.brokers.rabbitmq.link import Link
+from callcast.brokers.rabbitmq.port import Letter, Loop, Port
+
+WINDOW = 4_000
+"""Publishes that may wait for their confirm at once."""
+
+Answer: TypeAlias = Fate | Exception
+"""How a publish ended; an exception is why it was not written at all."""
+
+
+class Sender:
+    """Publishes over one channel of a connection that does nothing else.
+
+    An alarm of the broker stops connections that publish, so nothing else may use this one:
+    acknowledgements must go on.
+    """
+
+    def __init__(self, link: Link, loop: Loop) -> None:
+        self._link = link
+        self._loop = loop
+        self._port: Port | None = None
+        self._opening = asyncio.Lock()
+        self._confirms: Confirms[_Slot] = Confirms()
+        self._room: list[asyncio.Future[None]] = []
+
+    async def send(self, letters: Sequence[Letter]) -> list[Answer]:
+        """Publish all; what became of each. Raises `CallcastError` when there is no connection.
+
+        Waits while the broker has an alarm. Cancelled, what is not written yet is not sent.
+        """
+        batch = _Batch(len(letters), self._loop)
+        port, confirms = await self._ready()
+        for index, letter in enumerate(letters):
+            while port.lost is None and (len(confirms) >= WINDOW or self._link.is_blocked):
+                await self._wait_for_room()
+            try:
+                port.publish(letter)
+            except ChannelLost as error:
+                batch.end(index, error)
+            except (AMQPError, UnicodeError, struct.error, TypeError, AssertionError) as error:
+                batch.end(index, error)  # the codec's: nothing of it was written
+            else:
+                confirms.sent(_Slot(batch, index, letter))
+        return await batch.ended
+
+    async def _ready(self) -> tuple[Port, Confirms[_Slot]]:
+        async with self._opening:
+            port = self._port
+            if port is None or port.lost is not None:
+                port = self._port = await self._open()
+            return port, self._confirms
+
+    async def _open(self) -> Port:
+        port = await self._link.channel()
+        confirms = self._confirms = Confirms[_Slot]()
+
+        def confirmed(number: int, multiple: bool, is_ack: bool) -> None:  # noqa: FBT001 - frames
+            answer = confirms.ack if is_ack else confirms.nack
+            _end_all(answer(number, multiple=multiple))
+            self._let_in()
+
+        def returned(method: spec.Basic.Return, properties: BasicProperties) -> None:
+            headers = properties.headers or {}
+            key, id_ = str(method.routing_key), headers.get("ce-id", properties.message_id)
+            confirms.returned(confirms.find(lambda slot: slot.is_it(key, id_)))
+
+        def lost(error: ChannelLost) -> None:
+            ended = confirms.lost()
+            for slot, _ in ended:
+                slot.batch.lost = error
+            _end_all(ended)
+            self._let_in()
+
+        port.on_lost(lost)
+        await port.confirm(confirmed, returned)
+        return port
+
+    async def _wait_for_room(self) -> None:
+        if self._link.is_blocked:
+            await self._link.unblocked()
+            return
+        waiter: asyncio.Future[None] = self._loop.create_future()
+        self._room.append(waiter)
+        await waiter
+
+    def _let_in(self) -> None:
+        waiting, self._room = self._room, []
+        for waiter in waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+
+
+class _Batch:
+    """Publishes that are awaited together."""
+
+    def __init__(self, count: int, loop: Loop) -> None:
+        self._answers: list[Answer] = [Fate.UNKNOWN] * count
+        self._left = count
+        self.ended: asyncio.Future[list[Answer]] = loop.create_future()
+        self.lost: ChannelLost | None = None
+        if not count:
+            self.ended.set_result([])
+
+    def end(self, index: int, answer: Answer) -> None:
+        """One has ended."""
+        self._answers[index] = answer
+        self._left -= 1
+        if self._left == 0 and not self.ended.done():
+            self.ended.set_result(self._answers)
+
+
+class _Slot:
+    """One publish of a batch."""
+
+    __slots__ = ("batch", "index", "letter")
+
+    def __init__(self, batch: _Batch, index: int, letter: Letter) -> None:
+        self.batch: _Batch = batch
+        self.index: int = index
+        self.letter: Letter = letter
+
+    def is_it(self, key: str, id_: object) -> bool:
+        """Whether this is what was returned."""
+        return self.letter.key == key and self.letter.id == id_
+
+
+def _end_all(ended: Sequence[tuple[_Slot, Fate]]) -> None:
+    for slot, fate in ended:
+        lost = slot.batch.lost if fate is Fate.UNKNOWN else None
+        slot.batch.end(slot.index, lost or fate)

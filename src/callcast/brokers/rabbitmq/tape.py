@@ -1,0 +1,126 @@
+"""A stream that everybody reads from its beginning and adds to: what AMQP itself cannot be asked.
+
+Its records have one order for all readers. To know that nothing is left to read one adds a mark
+and reads until it comes: a stream does not tell where its end is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+from pika import BasicProperties, spec
+
+from callcast.brokers.rabbitmq.confirms import Fate
+from callcast.brokers.rabbitmq.faults import ChannelLost, of_refusal
+from callcast.brokers.rabbitmq.link import Link
+from callcast.brokers.rabbitmq.names import Arguments
+from callcast.brokers.rabbitmq.port import Letter, Loop, close_quietly
+from callcast.brokers.rabbitmq.sender import Sender
+from callcast.core.errors import Unavailable
+
+PREFETCH = 500
+READ_MAX = 30.0
+"""Seconds that reading to the end may take."""
+
+
+class Tape:
+    """A stream and how far it was read here. `fold` is told each record once, in their order."""
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Arguments,
+        roll: Roll,
+        *,
+        fold: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._name = name
+        self._arguments = arguments
+        self._fold = fold
+        self._roll = roll
+        self._next = -1  # the offset to read from; -1 is the first there is
+        self._reading = asyncio.Lock()
+        self._is_declared = False
+
+    async def add(self, records: Sequence[dict[str, Any]]) -> None:
+        """Add records; they are durable on return. Raises `Unavailable`."""
+        await self._declare()
+        answers = await self._roll.sender.send([self._letter(record) for record in records])
+        if any(answer is not Fate.CONFIRMED for answer in answers):
+            raise Unavailable(f"the stream {self._name!r} did not take a record: {answers}")
+
+    async def catch_up(self) -> None:
+        """Read all that was added before this call. Raises `Unavailable`."""
+        async with self._reading:
+            mark = secrets.token_hex(8)
+            await self.add([{"mark": mark}])
+            try:
+                async with asyncio.timeout(READ_MAX):
+                    await self._read_to(mark)
+            except TimeoutError as error:
+                raise Unavailable(
+                    f"the stream {self._name!r} was not read to its end within {READ_MAX:g} s"
+                ) from error
+            except ChannelLost as error:
+                raise Unavailable(f"the stream {self._name!r} cannot be read: {error}") from error
+
+    async def _declare(self) -> None:
+        if self._is_declared:
+            return
+        port = await self._roll.link.channel()
+        try:
+            await port.declare(self._name, self._arguments)
+        except ChannelLost as error:
+            what = f"declare the stream {self._name!r}"
+            raise of_refusal(error, what, self._roll.link.endpoint) from error
+        finally:
+            await port.close()
+        self._is_declared = True
+
+    async def _read_to(self, mark: str) -> None:
+        port = await self._roll.link.channel()
+        came: asyncio.Future[None] = self._roll.loop.create_future()
+
+        def on_message(
+            method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
+        ) -> None:
+            port.ack(method.delivery_tag or 0)
+            offset = int((properties.headers or {}).get("x-stream-offset", 0))
+            if offset < self._next:
+                return
+            self._next = offset + 1
+            record: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+            if "mark" not in record:
+                self._fold(record)
+            elif record["mark"] == mark and not came.done():
+                came.set_result(None)
+
+        def lost(error: ChannelLost) -> None:
+            if not came.done():
+                came.set_exception(error)
+
+        port.on_lost(lost)
+        try:
+            start = "first" if self._next < 0 else self._next
+            await port.consume(
+                self._name, on_message, prefetch=PREFETCH, arguments={"x-stream-offset": start}
+            )
+            await came
+        finally:
+            await close_quietly(port)
+
+    def _letter(self, record: dict[str, Any]) -> Letter:
+        body = msgspec.json.encode(record)
+        return Letter("", self._name, "", BasicProperties(delivery_mode=2, message_id=""), body)
+
+
+class Roll(NamedTuple):
+    """What a tape needs: where to read, where to write."""
+
+    link: Link
+    sender: Sender
+    loop: Loop

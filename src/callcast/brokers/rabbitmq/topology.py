@@ -1,0 +1,241 @@
+"""Exchanges, queues and bindings: made, compared, ended. Nothing here destroys but `retire`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
+
+from callcast.brokers.rabbitmq.catalog import Catalog, made, retired
+from callcast.brokers.rabbitmq.faults import DIFFERENT, NOT_FOUND, ChannelLost, of_refusal
+from callcast.brokers.rabbitmq.link import Link
+from callcast.brokers.rabbitmq.names import (
+    LOG_BINDING,
+    Names,
+    check_source,
+    log_arguments,
+    log_name,
+)
+from callcast.brokers.rabbitmq.port import Counts, Port, close_quietly
+from callcast.brokers.rabbitmq.tape import Tape
+from callcast.core.errors import CallcastError, Misuse
+from callcast.core.names import checked_name
+from callcast.ports.broker import Difference, Source
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+CHANNELS_MAX = 8
+"""Queues that are declared side by side: a channel waits for each answer, and a quorum queue takes
+6 ms to make."""
+
+
+class Topology:
+    """What is there in a vhost. On the thread's loop."""
+
+    def __init__(self, link: Link, tape: Tape, catalog: Catalog, *, retain: float) -> None:
+        self._link = link
+        self._tape = tape
+        self._catalog = catalog
+        self._retain = retain
+        self._topics: set[str] = set()  # made or seen here, to be made again after a loss
+        self._sources: dict[str, Source] = {}
+
+    async def ensure(self, topics: Sequence[str], sources: Sequence[Source]) -> list[Source]:
+        """Make what is missing; raises `Misuse` for what is otherwise. Gives the new groups."""
+        _check(topics, sources)
+        await self._tape.catch_up()
+        self._refuse_others(sources)
+        names = list(dict.fromkeys([*topics, *(source.topic for source in sources)]))
+        await self.each(names, self._make_topic, "declare topics")
+        await self._make_groups(sources)
+        new = [one for one in sources if self._catalog.find(one.topic, one.group) is None]
+        if new:
+            await self._tape.add([made(source) for source in new])
+            await self._tape.catch_up()
+            self._refuse_others(sources)  # somebody else was faster, with other facts
+        self._topics.update(names)
+        self._sources.update((str(source), source) for source in sources)
+        return new
+
+    async def restore(self) -> None:
+        """Make again what this process has ensured, should it be gone."""
+        await self.each(sorted(self._topics), self._make_topic, "declare topics")
+        await self._make_groups(list(self._sources.values()))
+
+    async def differences(
+        self, topics: Sequence[str], sources: Sequence[Source]
+    ) -> list[Difference]:
+        """What is missing or otherwise; nothing is made."""
+        _check(topics, sources)
+        await self._tape.catch_up()
+        names = list(dict.fromkeys([*topics, *(source.topic for source in sources)]))
+        found = [one for name in names if (one := await self._topic_difference(name))]
+        for source in sources:
+            found += await self._group_differences(source)
+        return found
+
+    async def find(self, source: Source) -> Source:
+        """The group as it is; raises `Misuse` when there is none."""
+        there = self._catalog.find(source.topic, source.group)
+        if there is None:
+            await self._tape.catch_up()
+            there = self._catalog.find(source.topic, source.group)
+        if there is None:
+            raise Misuse(f"there is no group {source}: ensure it first")
+        return there
+
+    async def sources(self) -> list[Source]:
+        """All groups."""
+        await self._tape.catch_up()
+        return list(self._catalog.sources)
+
+    def has_hearers(self, topic: str) -> bool:
+        """Whether any group is known to listen."""
+        return self._catalog.has(topic)
+
+    async def refresh(self) -> None:
+        """Hear of the groups that others have made."""
+        await self._tape.catch_up()
+
+    async def retire(self, source: Source) -> None:
+        """End a group with all that it has."""
+        await self._tape.catch_up()
+        there = self._catalog.find(source.topic, source.group)
+        self._sources.pop(str(source), None)
+        if there is None:
+            return
+        names = Names(there)
+        counts = await self.counts(names.work)
+        if any(count.consumers for count in counts.values()):
+            raise Misuse(f"group {source} has workers that run: stop them, then retire it")
+        await self.each(names.all, lambda port, queue: port.delete(queue), f"retire {source}")
+        await self._tape.add([retired(source)])
+        await self._tape.catch_up()
+
+    async def counts(self, queues: Sequence[str]) -> dict[str, Counts]:
+        """What these queues say about themselves, without those that are not there."""
+        found: dict[str, Counts] = {}
+
+        async def look(port: Port, queue: str) -> None:
+            found[queue] = await port.look(queue)
+
+        await self.each(queues, look, "count messages", missing_ok=True)
+        return found
+
+    async def each(
+        self,
+        items: Sequence[T],
+        act: Callable[[Port, T], Awaitable[object]],
+        what: str,
+        *,
+        missing_ok: bool = False,
+    ) -> None:
+        """Do this for each, on a few channels side by side; raises what the broker says to it."""
+        waiting = list(reversed(items))
+
+        async def work() -> None:
+            port = await self._link.channel()
+            try:
+                while waiting:
+                    item = waiting.pop()
+                    try:
+                        await act(port, item)
+                    except ChannelLost as error:
+                        if not missing_ok or error.code != NOT_FOUND:
+                            raise
+                        port = await self._link.channel()
+            finally:
+                await close_quietly(port)
+
+        try:
+            await asyncio.gather(*(work() for _ in range(min(len(items), CHANNELS_MAX))))
+        except ChannelLost as error:
+            raise self.refused(error, what) from error
+
+    def refused(self, error: ChannelLost, what: str) -> CallcastError:
+        """What to tell about a refusal."""
+        return of_refusal(error, what, self._link.endpoint)
+
+    # Making
+
+    async def _make_topic(self, port: Port, topic: str) -> None:
+        await port.exchange(topic)
+        if self._retain > 0:
+            await port.declare(log_name(topic), log_arguments(self._retain))
+            await port.bind(log_name(topic), topic, LOG_BINDING)
+
+    async def _make_groups(self, sources: Sequence[Source]) -> None:
+        wanted = [(names, queue) for names in map(Names, sources) for queue in names.all]
+
+        async def make(port: Port, one: tuple[Names, str]) -> None:
+            names, queue = one
+            await port.declare(queue, names.arguments(queue))
+
+        async def bind(port: Port, one: tuple[Names, str]) -> None:
+            names, queue = one
+            for key in names.bindings(queue):
+                await port.bind(queue, names.source.topic, key)
+
+        await self.each(wanted, make, "declare queues")
+        # Bound last: what is delivered here finds its dead letters and delays in place.
+        await self.each([one for one in wanted if one[0].bindings(one[1])], bind, "bind queues")
+
+    def _refuse_others(self, sources: Sequence[Source]) -> None:
+        other = [text for source in sources for text in self._catalog.otherwise(source)]
+        if other:
+            raise Misuse("; ".join(other))
+
+    # Comparing
+
+    async def _topic_difference(self, topic: str) -> Difference | None:
+        port = await self._link.channel()
+        try:
+            await port.exchange(topic, passive=True)
+        except ChannelLost as error:
+            if error.code == NOT_FOUND:
+                return Difference(topic, f"topic {topic!r} is missing", is_missing=True)
+            raise self.refused(error, f"look at the exchange {topic!r}") from error
+        finally:
+            await close_quietly(port)
+        return None
+
+    async def _group_differences(self, source: Source) -> list[Difference]:
+        name = str(source)
+        if self._catalog.find(source.topic, source.group) is None:
+            return [Difference(name, f"group {source} is missing", is_missing=True)]
+        found = [Difference(name, one, is_missing=False) for one in self._catalog.otherwise(source)]
+        if found:
+            return found
+        names = Names(source)
+        there = await self.counts(names.all)
+        for queue in names.all:
+            if queue not in there:
+                text = f"queue {queue!r} of group {source} is missing"
+                found.append(Difference(name, text, is_missing=True))
+                continue
+            other = await self._otherwise(names, queue)
+            if other:
+                text = f"queue {queue!r} of group {source} is otherwise: {other}"
+                found.append(Difference(name, text, is_missing=False))
+        return found
+
+    async def _otherwise(self, names: Names, queue: str) -> str:
+        """What the broker says when a queue that is there is declared as it should be."""
+        port = await self._link.channel()
+        try:
+            await port.declare(queue, names.arguments(queue))
+        except ChannelLost as error:
+            if error.code != DIFFERENT:
+                raise self.refused(error, f"compare the queue {queue!r}") from error
+            return error.text
+        finally:
+            await close_quietly(port)
+        return ""
+
+
+def _check(topics: Sequence[str], sources: Sequence[Source]) -> None:
+    for topic in topics:
+        checked_name(topic, "topic")
+    for source in sources:
+        check_source(source)

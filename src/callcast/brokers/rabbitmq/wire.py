@@ -1,0 +1,222 @@
+"""Messages as AMQP 0-9-1 has them: CloudEvents 1.0 in headers, the data as the body.
+
+| attribute                      | where                                                      |
+|--------------------------------|------------------------------------------------------------|
+| ``id source type subject ...`` | headers ``ce-id ce-source ce-type ce-subject ...``         |
+| ``datacontenttype``            | property ``content_type``                                  |
+| ``traceparent tracestate``     | headers of these names; ``ce-traceparent`` is read too     |
+| key                            | header ``ce-partitionkey``; its hash in the routing key    |
+| user's headers                 | headers of their names                                     |
+
+Attributes are read as ``ce-x``, ``cloudEvents_x`` and ``cloudEvents:x``, since RabbitMQ turns the
+properties of AMQP 1.0 clients into headers. What is no text is read as text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from msgspec import Struct
+
+from callcast.core.message import NO_HEADERS, Message
+
+ROUND = "callcast-round"
+"""How many times a message was `Later`."""
+CRASHES = "callcast-crashes"
+"""How many crashes are known beyond what the queue itself has counted."""
+DUE = "callcast-due"
+"""The wall-clock time before which a message is not handed out."""
+DELIVER_AT = "callcast-deliver-at"
+PUBLISHED = "callcast-published"
+"""When it was published, in seconds; written where a log is kept."""
+DELIVERY_COUNT = "x-delivery-count"
+
+_PREFIXES = ("ce-", "cloudEvents_", "cloudEvents:")
+_ATTRIBUTES = (
+    *("specversion", "id", "source", "type", "subject", "time", "dataschema", "partitionkey"),
+    *("correlationid", "causationid", "expirytime", "traceparent", "tracestate"),
+)
+_PLAIN = ("traceparent", "tracestate")
+_OURS = (ROUND, CRASHES, DUE, DELIVER_AT, PUBLISHED, DELIVERY_COUNT)
+_FIELDS = {
+    **{f"{prefix}{name}": name for prefix in _PREFIXES for name in _ATTRIBUTES},
+    **{name: name for name in (*_PLAIN, *_OURS)},
+}
+_BROKERS = frozenset(
+    {
+        *("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"),
+        *("x-last-death-exchange", "x-last-death-queue", "x-last-death-reason"),
+        *("x-acquired-count", "x-stream-offset"),
+    }
+)
+"""Headers that the broker writes: no message's own."""
+
+
+class Arrived(Struct, frozen=True, gc=False):
+    """A message as it came, and what its headers say about its way so far."""
+
+    message: Message
+    round: int = 0
+    crashes: int = 0
+    """As the header says; the queue's own count comes on top."""
+    due: float = 0.0
+    count: int = 0
+    """How often the queue has had it back."""
+    published: float = 0.0
+
+
+class Frame(NamedTuple):
+    """What is said about a message beside its headers."""
+
+    topic: str
+    content_type: str | None
+    timestamp: float
+
+
+class Way(Struct, frozen=True, gc=False):
+    """What a copy says about its way so far."""
+
+    round: int = 0
+    crashes: int = 0
+    due: float = 0.0
+
+
+FRESH = Way()
+
+
+def headers_of(message: Message, way: Way = FRESH) -> dict[str, str | float | int]:
+    """The header table of a message."""
+    table: dict[str, str | float | int] = {
+        "ce-specversion": "1.0",
+        "ce-id": message.id,
+        "ce-source": message.source,
+        "ce-type": message.type,
+    }
+    if message.key is not None:
+        table["ce-partitionkey"] = message.key
+    if message.time:
+        table["ce-time"] = stamp(message.time)
+    if message.traceparent is not None:
+        table["traceparent"] = message.traceparent
+    if _is_rich(message):
+        _add_rare(table, message)
+    if message.headers:
+        own = message.headers.items()
+        table.update((name, value) for name, value in own if name not in _FIELDS)
+    _add_way(table, way)
+    return table
+
+
+def read(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived:
+    """The message of these headers; without ``ce-id`` its id is empty: no callcast wrote it."""
+    found: dict[str, str] = {}
+    own: dict[str, str] = {}
+    for name, value in headers.items():
+        field = _FIELDS.get(name)
+        if field is not None:
+            found[field] = value if type(value) is str else _text(value)
+        elif name not in _BROKERS:
+            own[name] = value if type(value) is str else _text(value)
+    get = found.get
+    message = Message(
+        get("id", ""),
+        get("source", ""),
+        get("type", frame.topic),
+        frame.topic,
+        body,
+        get("partitionkey"),
+        None,
+        seconds(get("time")) or 0.0,
+        get("subject"),
+        frame.content_type or "application/json",
+        get("dataschema"),
+        get("correlationid"),
+        get("causationid"),
+        get("traceparent"),
+        get("tracestate"),
+        seconds(get("expirytime")),
+        _number(get(DELIVER_AT)) or None,
+        own or NO_HEADERS,
+    )
+    return Arrived(
+        message,
+        int(_number(get(ROUND))),
+        int(_number(get(CRASHES))),
+        max(_number(get(DUE)), message.deliver_at or 0.0),
+        int(_number(get(DELIVERY_COUNT))),
+        _number(get(PUBLISHED)) or frame.timestamp,
+    )
+
+
+def stamp(seconds_: float) -> str:
+    """Wall-clock seconds as CloudEvents has them (RFC 3339, UTC, microseconds)."""
+    return datetime.fromtimestamp(seconds_, UTC).isoformat().replace("+00:00", "Z")
+
+
+def seconds(text: str | None) -> float | None:
+    """The wall-clock seconds of an RFC 3339 text; None for no text and for one that is none."""
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return None  # a foreign producer's: the message counts, its time does not
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _is_rich(message: Message) -> bool:
+    """Whether it has any of the attributes that most messages lack."""
+    return not (
+        message.subject is None
+        and message.correlation_id is None
+        and message.causation_id is None
+        and message.dataschema is None
+        and message.tracestate is None
+        and message.expires is None
+        and message.deliver_at is None
+    )
+
+
+def _add_rare(table: dict[str, str | float | int], message: Message) -> None:
+    texts = (
+        ("ce-subject", message.subject),
+        ("ce-correlationid", message.correlation_id),
+        ("ce-causationid", message.causation_id),
+        ("ce-dataschema", message.dataschema),
+        ("tracestate", message.tracestate),
+    )
+    table.update((name, value) for name, value in texts if value is not None)
+    if message.expires is not None:
+        table["ce-expirytime"] = stamp(message.expires)
+    if message.deliver_at is not None:
+        table[DELIVER_AT] = repr(message.deliver_at)
+
+
+def _add_way(table: dict[str, str | float | int], way: Way) -> None:
+    if way is FRESH:
+        return
+    if way.round:
+        table[ROUND] = way.round
+    if way.crashes:
+        table[CRASHES] = way.crashes
+    if way.due:
+        table[DUE] = repr(way.due)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bytes | bytearray):
+        return bytes(value).decode("utf-8", "replace")
+    if isinstance(value, datetime):
+        return stamp(value.replace(tzinfo=value.tzinfo or UTC).timestamp())
+    return str(value)
+
+
+def _number(text: str | None) -> float:
+    if text is None:
+        return 0.0
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0  # somebody else's header of our name says nothing
