@@ -1,6 +1,6 @@
 """What the demo stands on: a broker's file of its own, or a server that others may use too.
 
-On a server it leaves nothing behind but empty topics, and touches nothing that was there: when the
+On a server it leaves nothing behind but topics without groups, and touches nothing that was there: when the
 shop's groups are there already, somebody's shop runs on it, and the demo does not begin.
 """
 
