@@ -102,7 +102,7 @@ def _no_socket(at: Endpoint, error: OSError) -> CallcastError | None:
 def _no_vhost(at: Endpoint, text: str) -> CallcastError:
     where = f"{at.host}:{at.port}"
     if "not found" in text:
-        return NotPermitted(
+        return Unavailable(
             f"RabbitMQ at {where} has no vhost {at.vhost!r}: make it with"
             f" 'rabbitmqctl add_vhost {at.vhost}', or check the end of the URL"
         )

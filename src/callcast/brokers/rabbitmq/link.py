@@ -184,8 +184,9 @@ class Connection(AsyncioConnection):
 
     def abort(self) -> None:
         """Drop the transport: nothing more is read or written."""
-        # As the stubs leave out this one, the end of a connection without a word.
-        self._terminate_stream(None)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        # As the stubs leave out this one, the end of a connection without a word. The driver wants an
+        # error for it where it has none of its own: while a connection opens.
+        self._terminate_stream(ConnectionError("dropped"))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 def _parameters(endpoint: Endpoint, options: Options, name: str) -> ConnectionParameters:
