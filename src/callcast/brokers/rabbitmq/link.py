@@ -184,8 +184,8 @@ class Connection(AsyncioConnection):
 
     def abort(self) -> None:
         """Drop the transport: nothing more is read or written."""
-        # As the stubs leave out this one, the end of a connection without a word. The driver wants an
-        # error for it where it has none of its own: while a connection opens.
+        # As the stubs leave out this one, the end of a connection without a word. The driver wants
+        # an error for it where it has none of its own: while a connection opens.
         self._terminate_stream(ConnectionError("dropped"))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
