@@ -10,6 +10,7 @@ from pathlib import Path
 from click.testing import CliRunner, Result
 
 from callcast.cli.app import main
+from callcast.core.contract import Event
 from callcast.ports.broker import Broker
 from callcast.runtime import registry
 from callcast.runtime.clock import AsyncioClock
@@ -88,3 +89,7 @@ def on_broker(url: str, work: Callable[[Broker], Coroutine[object, object, objec
             await broker.close()
 
     asyncio.run(open_and_work())
+
+
+OTHERS = Event("others.said", str)
+"""An event of somebody else's, for brokers that are not empty."""
