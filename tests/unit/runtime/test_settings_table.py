@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from callcast import Bus, Misuse, Peer, Service
+from callcast import Bus, Event, Misuse, Peer, Service, Transaction
 from callcast.runtime.settings import Settings, Table, read_table, settings_of
 
 
@@ -144,3 +147,37 @@ def test_every_setting_that_is_taken_is_used() -> None:
 def test_an_inbox_that_forgets_within_seven_days_is_refused() -> None:
     with pytest.raises(Misuse, match="seven days"):
         Settings(inbox_retention=60.0)
+
+
+def test_a_service_without_a_database_has_the_one_of_the_settings(tmp_path: Path) -> None:
+    """Each its own, on any broker; what a service declares itself wins."""
+    ledger, audit = Service("ledger"), Service("audit", database=f"sqlite:///{tmp_path}/own.db")
+    event = Event("moved", str)
+
+    @ledger.on(event)
+    async def book(text: str, tx: Transaction) -> None:
+        await tx.execute("create table if not exists books(text)")
+
+    @audit.on(event)
+    async def note(text: str, tx: Transaction) -> None:
+        await tx.execute("create table if not exists notes(text)")
+
+    environ = {"CALLCAST_DATABASE": f"sqlite:///{tmp_path}/x.{{service}}.db"}
+    settings = settings_of(read_table(tmp_path, environ))
+
+    async def work() -> None:
+        async with Bus(
+            "memory://", services=[ledger, audit], name="bank", settings=settings
+        ) as bus:
+            await bus.publish(event, "one")
+            await bus.idle()
+
+    asyncio.run(work())
+    assert tables(tmp_path / "x.ledger.db") >= {"books", "callcast_inbox"}
+    assert tables(tmp_path / "own.db") >= {"notes", "callcast_inbox"}
+    assert not (tmp_path / "x.audit.db").exists()
+
+
+def tables(path: Path) -> set[str]:
+    with closing(sqlite3.connect(path)) as database:
+        return {name for (name,) in database.execute("select name from sqlite_schema")}

@@ -1,17 +1,17 @@
 """What the demo stands on: a broker's file of its own, or a server that others may use too.
 
-On a server it leaves nothing behind but topics without groups, and touches nothing that was there: when the
-shop's groups are there already, somebody's shop runs on it, and the demo does not begin.
+On a server it leaves nothing behind but topics without groups, and touches nothing that was there:
+when the shop's groups are there already, somebody's shop runs on it, and the demo does not begin.
 """
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from callcast.cli.failure import Failure
+from callcast.cli.loading import load
 from callcast.cli.needs import needs_of
 from callcast.cli.output import note
 from callcast.core.errors import CallcastError
@@ -38,7 +38,7 @@ class Ground:
         self.is_own: bool = given is None
         """The file goes with the demo's folder: there is nothing to find and nothing to clear."""
         self.url: str = _that_keeps(given or f"sqlite:///{folder / 'demo.db'}")
-        services = {name: importlib.import_module(f"shop.{name}").service for name in SERVICES}
+        services = {name: load(f"shop.{name}:service") for name in SERVICES}
         self.sources: Sequence[Source] = list(needs_of(services).sources)
 
     def open(self, clock: Clock) -> Broker:
