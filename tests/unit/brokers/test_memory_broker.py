@@ -186,3 +186,21 @@ async def test_a_bell_rung_twice_wakes_once() -> None:
     bell.ring()
     bell.ring()
     await waiting
+
+
+async def test_what_is_kept_is_forgotten_after_its_time() -> None:
+    clock = ManualClock(now=0.0)
+    broker = MemoryBroker(clock, retain=10.0)
+    await broker.ensure([], [PLAIN])
+    for name in ("a", "b", "c"):
+        await broker.publish([message(name)])
+        await clock.advance(6.0)
+    assert [one.message.id for one in await broker.read(PLAIN.topic)] == ["b", "c"]
+    assert broker.traits.log_kept == 10.0
+
+
+async def test_without_a_log_nothing_can_be_read() -> None:
+    _, broker = await opened(PLAIN)
+    await broker.publish([message("a")])
+    with pytest.raises(Misuse, match="retain=SECONDS"):
+        await broker.read(PLAIN.topic)

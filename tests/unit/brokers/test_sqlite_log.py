@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from sqlite_bench import Table, ids, message
 
-from callcast.brokers.sqlite import catalog, fetch, look, reap
+from callcast.brokers.sqlite import catalog, fetch, kept, look, reap
 from callcast.brokers.sqlite.dbclock import SECOND
-from callcast.brokers.sqlite.look import Kept, Page
+from callcast.brokers.sqlite.look import Page
 from callcast.brokers.sqlite.records import Hand
 from callcast.core.errors import Misuse
 from callcast.core.message import Message
@@ -57,7 +57,7 @@ def test_what_nobody_hears_is_kept_where_the_log_is_retained(pile: Table) -> Non
     quiet = Message("a", "test", "u", "u", b"", unheard=True)
     pile.publish(quiet)
     pile.publish(quiet, keeps=True)
-    found = look.read(pile.cx, Kept("u", 0.0, None, 0, 10))
+    found = kept.read(pile.cx, window("u"))
     assert [one.message.id for one in found] == ["a"]
 
 
@@ -112,8 +112,8 @@ def test_a_retained_log_is_trimmed_by_its_age(pile: Table) -> None:
         pile.pass_time(100.0)
     since = pile.clock.wall() - 150 * SECOND
     pile.run(lambda cx: reap.trim(cx, 1, since))
-    kept = look.read(pile.cx, Kept("t", 0.0, None, 0, 10))
-    assert [one.message.id for one in kept] == ["new"]
+    found = kept.read(pile.cx, window("t"))
+    assert [one.message.id for one in found] == ["new"]
 
 
 def test_without_a_group_only_a_retained_log_is_trimmed(pile: Table) -> None:
@@ -132,13 +132,26 @@ def test_the_retained_log_is_read_by_time_and_in_pages(pile: Table) -> None:
         pile.send(f"m{number}")
         pile.pass_time(1.0)
 
-    def read(since: float, until: float | None, after: int, limit: int) -> list[str]:
-        found = look.read(pile.cx, Kept("t", since, until, after, limit))
-        return [f"{one.position}:{one.message.id}" for one in found]
+    def read(since: float, until: float | None, after: str = "", last: str = "") -> list[str]:
+        asked = kept.window("t", since=since, until=until, after=after, last=last, limit=3)
+        return [f"{one.position}:{one.message.id}" for one in kept.read(pile.cx, asked)]
 
-    assert read(start + 1, start + 4, 0, 10) == ["2:m1", "3:m2", "4:m3"]
-    assert read(start + 1, None, 3, 2) == ["4:m3", "5:m4"]
-    assert look.read(pile.cx, Kept("nowhere", 0.0, None, 0, 10)) == ()
+    assert read(start + 1, start + 4) == ["2:m1", "3:m2", "4:m3"]
+    assert read(start + 1, None, "3") == ["4:m3", "5:m4", "6:m5"]
+    assert read(start + 1, None, "3", "5") == ["4:m3", "5:m4"]
+    assert [one.at for one in kept.read(pile.cx, window("t"))] == [start + n for n in range(6)]
+    assert kept.read(pile.cx, window("nowhere")) == ()
+
+
+@pytest.mark.parametrize("position", ["x", "-1", "1.5", "²", "9" * 20])
+def test_what_is_no_position_is_refused(position: str) -> None:
+    with pytest.raises(Misuse, match="is no position"):
+        kept.window("t", since=0.0, until=None, after=position, last="", limit=1)
+
+
+def window(topic: str) -> kept.Window:
+    """All that is kept of a topic."""
+    return kept.window(topic, since=0.0, until=None, after="", last="", limit=10)
 
 
 # Looking
