@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit
 
 import pytest
+from operator_parts import records
 from servers import manage, need
 
 pytestmark = pytest.mark.timeout(60)
@@ -139,3 +140,16 @@ def test_the_user_may_look_but_not_make(stranger: tuple[str, str]) -> None:
     said = refused(url, "topology", "apply", "shop.fulfilment:service", code=4)
     assert "'stranger'" in said
     assert "rabbitmqctl set_permissions" in said
+
+
+def test_the_doctor_says_the_same_and_sends_nobody_to_itself(rabbitmq_url: str) -> None:
+    found = records("doctor", "--broker", changed(rabbitmq_url, password=PASSWORD), code=1)
+    [broker] = [one for one in found if one["check"] == "broker"]
+    assert broker["level"] == "fail"
+    assert "check user and password" in str(broker["detail"])
+    assert broker["fix"] == ""
+
+
+def test_the_doctor_finds_a_server_that_answers(rabbitmq_url: str) -> None:
+    found = records("doctor", "--broker", rabbitmq_url)
+    assert "rabbitmq answers" in [one["detail"] for one in found if one["check"] == "broker"]

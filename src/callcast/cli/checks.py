@@ -36,6 +36,8 @@ OWNER_ONLY = 0o077
 EXTRAS: Mapping[str, str] = {
     "rich": "rich",
     "otel": "opentelemetry.sdk",
+    "rabbitmq": "pika",
+    "kafka": "confluent_kafka",
     "pydantic": "pydantic",
 }
 

@@ -13,7 +13,7 @@ import msgspec
 
 from callcast.cli import checks
 from callcast.cli.checks import Finding
-from callcast.cli.failure import FINDINGS, failure_of
+from callcast.cli.failure import DOCTOR, FINDINGS, failure_of
 from callcast.cli.opening import broker_option, opened
 from callcast.cli.output import emit, output_option
 from callcast.core.errors import CallcastError
@@ -74,8 +74,9 @@ def _of_broker(url: str) -> Sequence[Finding]:
         return [*found, *asyncio.run(_looked_into(url))]
     except (CallcastError, OSError) as error:
         failure = failure_of(error)
-        detail = str(error) if failure is None else failure.message
-        return [*found, Finding("broker", "fail", detail, "" if failure is None else failure.fix)]
+        detail, fix = (str(error), "") if failure is None else (failure.message, failure.fix)
+        # What a server refused says itself what to do; commands send people here.
+        return [*found, Finding("broker", "fail", detail, "" if fix == DOCTOR else fix)]
 
 
 async def _looked_into(url: str) -> Sequence[Finding]:

@@ -23,6 +23,7 @@ from callcast.core.errors import CallcastError, Misuse, NotPermitted
 from callcast.telemetry.logs import without_passwords
 
 FINDINGS = 1
+DOCTOR = "callcast doctor"
 CAUSES_MAX = 8
 """Causes of an error that are looked at."""
 
@@ -92,10 +93,10 @@ def failure_of(error: Exception) -> Failure | None:
 def _of_ours(error: CallcastError) -> Failure:
     refusal = _refusal(error)
     if refusal is not None:
-        return Forbidden(without_passwords(str(refusal)), fix="callcast doctor")
+        return Forbidden(without_passwords(str(refusal)), fix=DOCTOR)
     if isinstance(error, Misuse):
         return Failure(without_passwords(str(error)))
-    return Unreachable(without_passwords(str(error)), fix="callcast doctor")
+    return Unreachable(without_passwords(str(error)), fix=DOCTOR)
 
 
 def _refusal(error: BaseException) -> NotPermitted | None:
