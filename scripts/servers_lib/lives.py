@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from .failure import Failed
-from .processes import Process, birth, end, known, launch, tell
+from .processes import Launched, Process, birth, end, known, launch, tell
 from .records import Node, Record, Which, is_busy, load, load_all, locked, reserve
 from .tools import say
 
@@ -79,7 +78,7 @@ def new(kind: Kind, which: Which) -> Record:
 
 def run_nodes(record: Record, nodes: Sequence[Node]) -> None:
     """Start these nodes side by side, and wait until each of them serves."""
-    started: list[tuple[Node, subprocess.Popen[bytes], int]] = []
+    started: list[tuple[Node, Launched, int]] = []
     for node in nodes:
         log = Path(node.log)
         seen = log.stat().st_size if log.exists() else 0
@@ -92,9 +91,7 @@ def run_nodes(record: Record, nodes: Sequence[Node]) -> None:
         await_ready(node, process, seen=seen, deadline=deadline)
 
 
-def await_ready(
-    node: Node, process: subprocess.Popen[bytes], *, seen: int, deadline: float
-) -> None:
+def await_ready(node: Node, process: Launched, *, seen: int, deadline: float) -> None:
     """Return when the log says, after its first `seen` bytes, that the node serves."""
     log = Path(node.log)
     while node.ready.encode() not in log.read_bytes()[seen:]:
@@ -150,7 +147,7 @@ def discard(record: Record, *, keep_folder: bool = False) -> None:
     """End all of its processes, and forget it."""
     for number in {node.drop_signal for node in record.nodes}:
         ending = [node.process for node in record.nodes if node.drop_signal == number]
-        end(ending, number, STOP)
+        end(ending, None if number == signal.SIGKILL else number, STOP)
     if not keep_folder:
         shutil.rmtree(record.folder, ignore_errors=True)
     record.forget()

@@ -67,10 +67,17 @@ def stats() -> Iterator[tuple[int, list[str]]]:
                 yield int(entry.name), stat
 
 
-def launch(argv: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess.Popen[bytes]:
+class Launched(subprocess.Popen[bytes]):
+    """A process that is meant to outlive this program: nobody is warned that it still runs."""
+
+    def __del__(self) -> None:
+        """Leave it alone."""
+
+
+def launch(argv: Sequence[str], env: Mapping[str, str], log: Path) -> Launched:
     """Start a process that leads a session of its own and writes into `log`."""
     with log.open("ab") as out:
-        return subprocess.Popen(
+        return Launched(
             argv,
             env=env,
             cwd=log.parent,
@@ -81,7 +88,7 @@ def launch(argv: Sequence[str], env: Mapping[str, str], log: Path) -> subprocess
         )
 
 
-def known(started: subprocess.Popen[bytes]) -> Process:
+def known(started: Launched) -> Process:
     """The process just started, so that it is found again later."""
     return Process(started.pid, birth(started.pid) or "gone")
 
