@@ -1,10 +1,11 @@
 """RabbitMQ passes the suite that every broker passes, on the real server."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+
+import pytest
 
 from callcast.brokers.rabbitmq import RabbitBroker
 from callcast.ports.broker import Broker, Consumer
@@ -22,6 +23,12 @@ class TestRabbit(BrokerSuite):
     grace = 0.05  # below a tenth of a delay
     arrival = 5.0
     looked = 0.0
+    address: str
+
+    @pytest.fixture(autouse=True)
+    def server(self, rabbitmq_url: str) -> None:
+        self.address = rabbitmq_url
+
     opener = f"{__name__}:open_at"
 
     @asynccontextmanager
@@ -32,6 +39,7 @@ class TestRabbit(BrokerSuite):
             await self.clear()
 
     async def clear(self) -> None:
+        """The next cases are slow among thousands of queues."""
         broker = RabbitBroker(self.url(), clock=AsyncioClock())
         for source in await broker.sources():
             if source.topic.startswith(self.topic):
@@ -41,8 +49,11 @@ class TestRabbit(BrokerSuite):
     async def open(self) -> Broker:
         return open_at(self.url())
 
+    async def open_keeping(self) -> Broker:
+        return open_at(f"{self.url()}?retain=3600")
+
     def url(self) -> str:
-        return os.environ["CALLCAST_TEST_RABBITMQ_URL"]
+        return self.address
 
     async def nothing(self, consumer: Consumer) -> None:
         before = time.monotonic()

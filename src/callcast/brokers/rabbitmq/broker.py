@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from callcast.brokers.rabbitmq import look, mail
+from callcast.brokers.rabbitmq import log, look, mail
 from callcast.brokers.rabbitmq.address import parse
 from callcast.brokers.rabbitmq.consumer import RabbitConsumer
 from callcast.brokers.rabbitmq.desk import Hand
@@ -27,6 +27,7 @@ R = TypeVar("R")
 TRAITS = Traits(
     name="rabbitmq",
     durable_settle=False,  # AMQP confirms publishes, not acknowledgements
+    keeps_unhandled=False,  # a group's queue holds its own messages; only a log is for all
     release_costs="nothing here; a note in a stream when it goes back to the broker",
 )
 
@@ -72,7 +73,7 @@ class RabbitBroker:
         """
         house = self._open_house()
         new = await self._run(lambda: house.topology.ensure(topics, sources))
-        del new
+        await self._run(lambda: log.catch_up(house, new, self._options.retain))
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """Make all messages durable: each was confirmed by the broker. Raises `Unpublished`."""
@@ -157,6 +158,26 @@ class RabbitBroker:
         """Forget this group with all that waits for it, dead letters too. Idempotent."""
         house = self._open_house()
         await self._run(lambda: house.topology.retire(source))
+
+    async def read(
+        self,
+        topic: str,
+        *,
+        since: float = 0.0,
+        until: float | None = None,
+        after: str = "",
+        last: str = "",
+        limit: int = 500,
+    ) -> Sequence[Glimpse]:
+        """Kept messages of that window, oldest first; a position is an offset.
+
+        Raises `Misuse` when nothing is retained.
+        """
+        house = self._open_house()
+        if not self._options.retain > 0:
+            raise Misuse("this broker keeps no log: open it with ?retain=SECONDS at its URL's end")
+        wanted = log.window(topic, (since, until), (after, last))
+        return await self._run(lambda: log.pages(house, wanted, limit))
 
     # What they share
 

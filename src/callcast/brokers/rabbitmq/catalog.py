@@ -5,6 +5,9 @@
 | ``made``                | it is, and so          | stays as it is: the first one counts        |
 | ``retired``             | -                      | it is gone                                  |
 
+Old records are cut off the stream, so every few hundred somebody adds a ``whole`` one: all groups
+as they were after the record ``upto``. Who has read from before that knows more, and passes it by.
+
 Pure: told the records in the order of the stream, which is the same for everybody.
 """
 
@@ -21,9 +24,34 @@ class Catalog:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], Source] = {}
+        self._seen: list[tuple[int, Mapping[str, Any]]] | None = []  # until it is known whole
 
-    def fold(self, record: Mapping[str, Any]) -> None:
+    def fold(self, record: Mapping[str, Any], offset: int) -> None:
         """Take note of a record; one of a later version's that says nothing to this one is left."""
+        if self._seen is not None:
+            if offset == 0:
+                self._seen = None  # read from the very beginning
+            elif "whole" in record:
+                self._begin_with(record)
+                return
+            else:
+                self._seen.append((offset, record))
+        self._apply(record)
+
+    def whole(self, upto: int) -> dict[str, Any]:
+        """A record of all groups, for those who cannot read from the beginning."""
+        return {"whole": [_terms(source) for source in self._groups.values()], "upto": upto}
+
+    def _begin_with(self, record: Mapping[str, Any]) -> None:
+        seen, self._seen = self._seen or [], None
+        self._groups.clear()
+        for terms in record["whole"]:
+            self._apply({"made": terms})
+        for offset, each in seen:
+            if offset > record["upto"]:
+                self._apply(each)
+
+    def _apply(self, record: Mapping[str, Any]) -> None:
         made, retired = record.get("made"), record.get("retired")
         if made:
             source = Source(made["topic"], made["group"], made["ordered"], made["lanes"])
@@ -62,16 +90,18 @@ class Catalog:
 
 def made(source: Source) -> dict[str, Any]:
     """The record of a group that was made."""
-    return {
-        "made": {
-            "topic": source.topic,
-            "group": source.group,
-            "ordered": source.ordered,
-            "lanes": source.lanes,
-        }
-    }
+    return {"made": _terms(source)}
 
 
 def retired(source: Source) -> dict[str, Any]:
     """The record of a group that is gone."""
     return {"retired": {"topic": source.topic, "group": source.group}}
+
+
+def _terms(source: Source) -> dict[str, Any]:
+    return {
+        "topic": source.topic,
+        "group": source.group,
+        "ordered": source.ordered,
+        "lanes": source.lanes,
+    }

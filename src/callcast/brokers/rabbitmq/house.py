@@ -43,7 +43,9 @@ class House:
         roll = Roll(self.feed, self.sender, loop)
         self.topology: Topology = Topology(
             self.feed,
-            Tape(CATALOG, CATALOG_ARGUMENTS, roll, fold=self.catalog.fold),
+            Tape(
+                CATALOG, CATALOG_ARGUMENTS, roll, fold=self.catalog.fold, whole=self.catalog.whole
+            ),
             self.catalog,
             retain=options.retain,
         )

@@ -154,13 +154,13 @@ def log_arguments(retain: float) -> Arguments:
 LOG_BINDING = "all.#"
 """A redrive or replay to one group is not kept again."""
 
-CATALOG_ARGUMENTS: Arguments = {"x-queue-type": "stream"}
-PARDONS_ARGUMENTS: Arguments = {
+CATALOG_ARGUMENTS: Arguments = {
     "x-queue-type": "stream",
-    "x-max-age": "7D",
-    "x-max-length-bytes": 20_000_000,
-    "x-stream-max-segment-size-bytes": 1_000_000,
+    "x-max-length-bytes": 4_000_000,
+    "x-stream-max-segment-size-bytes": 400_000,
 }
+"""Read whole by whoever starts: half a second at most."""
+PARDONS_ARGUMENTS: Arguments = {**CATALOG_ARGUMENTS, "x-max-age": "7D"}
 
 
 def _word(group: str) -> str:

@@ -34,8 +34,9 @@ class Pardons:
     def __init__(self) -> None:
         self._known: dict[tuple[str, str, str], set[int]] = {}  # oldest first
 
-    def fold(self, record: Mapping[str, Any]) -> None:
-        """Take note of a record."""
+    def fold(self, record: Mapping[str, Any], offset: int) -> None:
+        """Take note of a record; wherever it stands, it says the same."""
+        del offset
         for queue, source, id_, count in record.get("pardon", ()):
             key = (queue, source, id_)
             self._known.setdefault(key, set()).add(count)

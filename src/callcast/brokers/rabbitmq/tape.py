@@ -23,12 +23,18 @@ from callcast.brokers.rabbitmq.sender import Sender
 from callcast.core.errors import Unavailable
 
 PREFETCH = 500
+WHOLE_AFTER = 500
+"""Records after which a whole one is added: far fewer than a stream holds before it is cut."""
 READ_MAX = 30.0
 """Seconds that reading to the end may take."""
 
 
 class Tape:
-    """A stream and how far it was read here. `fold` is told each record once, in their order."""
+    """A stream and how far it was read here.
+
+    `fold` is told each record once, in their order, with its offset. `whole` gives one that stands
+    for all up to an offset, where old ones are cut off the stream and must not be missed.
+    """
 
     def __init__(
         self,
@@ -36,12 +42,15 @@ class Tape:
         arguments: Arguments,
         roll: Roll,
         *,
-        fold: Callable[[dict[str, Any]], None],
+        fold: Callable[[dict[str, Any], int], None],
+        whole: Callable[[int], dict[str, Any]] | None = None,
     ) -> None:
         self._name = name
         self._arguments = arguments
         self._fold = fold
         self._roll = roll
+        self._whole = whole
+        self._since = 0  # records that would have to be read after the last whole one
         self._next = -1  # the offset to read from; -1 is the first there is
         self._reading = asyncio.Lock()
         self._is_declared = False
@@ -61,6 +70,8 @@ class Tape:
             try:
                 async with asyncio.timeout(READ_MAX):
                     await self._read_to(mark)
+                if self._whole is not None and self._since > WHOLE_AFTER:
+                    await self.add([self._whole(self._next - 1)])
             except TimeoutError as error:
                 raise Unavailable(
                     f"the stream {self._name!r} was not read to its end within {READ_MAX:g} s"
@@ -78,7 +89,7 @@ class Tape:
             what = f"declare the stream {self._name!r}"
             raise of_refusal(error, what, self._roll.link.endpoint) from error
         finally:
-            await port.close()
+            await close_quietly(port)
         self._is_declared = True
 
     async def _read_to(self, mark: str) -> None:
@@ -94,9 +105,9 @@ class Tape:
                 return
             self._next = offset + 1
             record: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
-            if "mark" not in record:
-                self._fold(record)
-            elif record["mark"] == mark and not came.done():
+            self._since = 0 if "whole" in record else self._since + 1
+            self._fold(record, offset)
+            if record.get("mark") == mark and not came.done():
                 came.set_result(None)
 
         def lost(error: ChannelLost) -> None:

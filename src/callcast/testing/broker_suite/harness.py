@@ -159,6 +159,12 @@ class Harness(abc.ABC):
         self.broker = await self.open()
         self._opened.append(self.broker)
 
+    async def keep(self) -> None:
+        """Go on with a broker that keeps what is published."""
+        await self.broker.close()
+        self.broker = await self.open_keeping()
+        self._opened.append(self.broker)
+
     # Helpers of the cases
 
     def source(

@@ -16,9 +16,7 @@ class Rewinding(Harness):
 
     async def rewinder(self) -> Rewinds:
         """This case's broker, opened anew so that it keeps what is published."""
-        await self.broker.close()
-        self.broker = await self.open_keeping()
-        self._opened.append(self.broker)
+        await self.keep()
         found = self.need(Rewinds)
         if not self.broker.traits.log_kept > 0:
             self.skip(f"{self.broker.traits.name} keeps no log here (trait log_kept)")
