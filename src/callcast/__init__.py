@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # for type checkers; at run time __getattr__ loads the same n
     )
     from callcast.core.message import Message
     from callcast.core.needs import Needs
+    from callcast.core.tls import Tls
     from callcast.policies.recovery import Recovery
     from callcast.runtime.bus import Bus
     from callcast.runtime.peers import Peer
@@ -58,6 +59,7 @@ _WHERE = {
     "Service": "runtime.service",
     "Settings": "runtime.settings",
     "Struct": "",
+    "Tls": "core.tls",
     "Transaction": "runtime.transaction",
     "Unanswered": "core.errors",
 }
@@ -86,6 +88,7 @@ __all__ = [
     "Service",
     "Settings",
     "Struct",
+    "Tls",
     "Transaction",
     "Unanswered",
 ]

@@ -86,7 +86,7 @@ class Traits(Struct, frozen=True):
     """It can tell that no group has ever subscribed."""
     body_max_bytes: int = 1_048_576
     keeps_unhandled: bool = True
-    """A group that starts at the earliest hears what others have not handled, also without a log."""
+    """A group that starts at the earliest hears what others left, also without a log."""
     log_kept: float = 0.0
     """Seconds for which messages can be replayed after all groups have passed them."""
     release_costs: str = "one write"

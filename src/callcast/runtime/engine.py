@@ -100,6 +100,7 @@ class Engine:
                 f"bus {self._plan.name!r} was entered before: make a new Bus for a second run"
             )
         self._was_started = True
+        self._check_peers()
         running = self._running = Running(self, self._plan)
         self.desk.is_open = True
         try:
@@ -108,6 +109,19 @@ class Engine:
             await self.stop()
             raise
         self.desk.is_ready = True
+
+    def _check_peers(self) -> None:
+        """Find TLS files that cannot be used now, not at the first call."""
+        for service, peer in self._plan.peers.items():
+            if peer.tls is None:
+                continue
+            registry.check_tls(service, peer.tls)
+            if peer.tls.insecure:
+                _log.warning(
+                    "peer %r: insecure=True believes any certificate, so that everybody on the way"
+                    " can read and change the calls; give Tls(ca=) instead",
+                    service,
+                )
 
     async def stop(self) -> None:
         """Drain and close, within the drain time and a little. Idempotent."""

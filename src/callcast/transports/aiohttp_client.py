@@ -16,6 +16,7 @@ from yarl import URL
 from callcast.core.contract import Operation
 from callcast.core.errors import Misuse, NotSent, Remote, Unanswered
 from callcast.core.message import NO_HEADERS
+from callcast.core.tls import Tls
 from callcast.core.work import Work
 from callcast.ports.clock import Clock
 from callcast.ports.codec import Codec
@@ -38,6 +39,7 @@ from callcast.transports.limits import HttpLimits
 from callcast.transports.outgoing import causation_of, correlation_of, ends_at, operation_of
 from callcast.transports.problem import TEXT_MAX, read_problem
 from callcast.transports.rest import PATH_SAFE, Exchange, Wire
+from callcast.transports.tls import Trust
 
 LARGE = 2**20  # bytes: aiohttp writes larger bodies in pieces when it gets a file
 _EXCHANGES_MAX = 1_000  # compiled operations kept; contracts made in a loop must not fill memory
@@ -69,6 +71,7 @@ class AiohttpTransport:
         observer: Observer,
         headers: Mapping[str, str] = NO_HEADERS,
         auth: Callable[[], str] | str | None = None,
+        tls: Tls | None = None,
         limits: HttpLimits | None = None,
     ) -> None:
         self._peer = peer
@@ -79,7 +82,12 @@ class AiohttpTransport:
         self._auth = auth
         self._limits = limits or HttpLimits()
         self._exchanges: dict[int, Exchange] = {}  # by id() of the operation, which each holds
-        self._pools = Pools(peer, self._limits, checked_headers(headers, f"peer {peer!r}"))
+        self._pools = Pools(
+            peer,
+            self._limits,
+            checked_headers(headers, f"peer {peer!r}"),
+            trust=None if tls is None else Trust(tls, peer),
+        )
         if isinstance(auth, str):
             checked_value(auth, f"peer {peer!r}, auth")
 

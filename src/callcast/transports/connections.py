@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from contextvars import ContextVar
+from ssl import SSLContext
 
 from aiohttp import (
     ClientRequest,
@@ -19,6 +20,7 @@ from aiohttp.tracing import Trace
 
 from callcast.core.errors import Misuse, NotSent
 from callcast.transports.limits import HttpLimits
+from callcast.transports.tls import Trust
 
 HEADERS_MAX = 128
 """Headers of an answer."""
@@ -68,13 +70,23 @@ class Pool:
 
     __slots__ = ("born", "in_flight", "loop", "session")
 
-    def __init__(self, limits: HttpLimits, headers: Mapping[str, str], now: float) -> None:
+    def __init__(
+        self,
+        limits: HttpLimits,
+        headers: Mapping[str, str],
+        now: float,
+        *,
+        context: SSLContext | None,
+    ) -> None:
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
         self.born: float = now
         self.in_flight: int = 0
         self.session: ClientSession = ClientSession(
             connector=Connector(
-                limit=limits.connections_max, keepalive_timeout=limits.keep_alive, ttl_dns_cache=10
+                limit=limits.connections_max,
+                keepalive_timeout=limits.keep_alive,
+                ttl_dns_cache=10,
+                ssl=True if context is None else context,
             ),
             cookie_jar=DummyCookieJar(),
             timeout=_FOREVER,  # attempts are bounded by our own clock
@@ -88,7 +100,15 @@ class Pool:
 class Pools:
     """The pool in use, and the aged ones whose last calls are still on their way."""
 
-    def __init__(self, peer: str, limits: HttpLimits, headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        peer: str,
+        limits: HttpLimits,
+        headers: Mapping[str, str],
+        *,
+        trust: Trust | None = None,
+    ) -> None:
+        self._trust = trust
         self._peer = peer
         self._headers = headers
         self._limits = limits
@@ -134,7 +154,8 @@ class Pools:
     def _renewed(self, now: float) -> Pool:
         if self._is_closed:
             raise NotSent(f"the connections to {self._peer} are closed")
+        context = None if self._trust is None else self._trust.context()
         if self._current is not None:
             self._aged.add(self._current)
-        self._current = Pool(self._limits, self._headers, now)
+        self._current = Pool(self._limits, self._headers, now, context=context)
         return self._current
