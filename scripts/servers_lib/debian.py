@@ -82,6 +82,7 @@ class Debian:
                     f"programs of Debian {self._release} need a folder that only root can make "
                     "and enter: run this command with sudo, or give the URL of a server"
                 )
+            run(["unshare", "--mount", "true"], "mount anything, so give the URL of a server")
             say(f"making a folder with Debian {self._release}")
             debootstrap = need("debootstrap", "debootstrap")
             argv = [debootstrap, "--variant=minbase", self._release, str(folder), mirror()]

@@ -54,7 +54,7 @@ def run(argv: Sequence[str], what: str, env: Mapping[str, str] | None = None) ->
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stdout + done.stderr).strip()
-        raise Failed(f"could not {what}: {' '.join(argv)} ended with {done.returncode}\n{said}")
+        raise Failed(f"could not {what} ({argv[0]} ended with {done.returncode}):\n{said}")
     return done.stdout
 
 
