@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,13 @@ def new(kind: Kind, which: Which) -> Record:
 
 
 def run_nodes(record: Record, nodes: Sequence[Node]) -> None:
-    """Start these nodes side by side, and wait until each of them serves."""
+    """Start these nodes, and return when each of them serves: helpers first, for the others."""
+    run_side_by_side(record, [node for node in nodes if node.helper])
+    run_side_by_side(record, [node for node in nodes if not node.helper])
+
+
+def run_side_by_side(record: Record, nodes: Sequence[Node]) -> None:
+    """Start these nodes at once, and wait until each of them serves."""
     started: list[tuple[Node, Launched, int]] = []
     for node in nodes:
         log = Path(node.log)
@@ -92,9 +99,9 @@ def run_nodes(record: Record, nodes: Sequence[Node]) -> None:
 
 
 def await_ready(node: Node, process: Launched, *, seen: int, deadline: float) -> None:
-    """Return when the log says, after its first `seen` bytes, that the node serves."""
+    """Return when the node serves, as its port or its log (after `seen` bytes) says."""
     log = Path(node.log)
-    while node.ready.encode() not in log.read_bytes()[seen:]:
+    while not serves(node, seen):
         failed = ""
         if process.poll() is not None:
             failed = f"ended with {process.returncode}"
@@ -104,6 +111,16 @@ def await_ready(node: Node, process: Launched, *, seen: int, deadline: float) ->
             tail = "\n".join(log.read_text(errors="replace").splitlines()[-TAIL:])
             raise Failed(f"node {node.name} {failed}; {log} ends with:\n{tail}")
         time.sleep(TURN)
+
+
+def serves(node: Node, seen: int) -> bool:
+    """Whether it says so, and not another process in its place."""
+    if node.ready:
+        return node.ready.encode() in Path(node.log).read_bytes()[seen:]
+    if not node.process.is_alive():
+        return False
+    with socket.socket() as probe:
+        return not node.port or probe.connect_ex(("127.0.0.1", node.port)) == 0
 
 
 def hold(record: Record, holder: int | None) -> None:

@@ -19,7 +19,9 @@ log.console.level = info
 log.file = false
 disk_free_limit.absolute = 64MB
 """
-LOOPBACK = "-kernel inet_dist_use_interface {127,0,0,1}"
+OWN_EPMD = "-start_epmd false"
+"""Without the one that we start, Erlang leaves an epmd behind that nobody ends."""
+LOOPBACK = f"{OWN_EPMD} -kernel inet_dist_use_interface {{127,0,0,1}}"
 """Erlang's own port, by which rabbitmqctl talks to the node."""
 
 
@@ -48,7 +50,14 @@ class RabbitMq:
         log = str(folder / "rabbitmq.log")
         names = ["epmd", "-port", str(epmd), "-address", "127.0.0.1"]
         record.nodes = [
-            Node("epmd", self._argv(record, names), env, str(folder / "epmd.log"), helper=True),
+            Node(
+                "epmd",
+                self._argv(record, names),
+                env,
+                str(folder / "epmd.log"),
+                port=epmd,
+                helper=True,
+            ),
             Node(
                 "rabbitmq",
                 self._argv(record, [f"{BIN}rabbitmq-server"]),
@@ -88,4 +97,5 @@ class RabbitMq:
             RABBITMQ_LOG_BASE=folder,
             RABBITMQ_LOGS="-",
             RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=LOOPBACK,
+            RABBITMQ_CTL_ERL_ARGS=OWN_EPMD,
         )

@@ -54,7 +54,8 @@ class Node:
     env: dict[str, str]
     log: str
     ready: str = ""
-    """The text in the log after which it serves."""
+    """The text in the log after which it serves; without one, it serves when `port` answers."""
+    port: int = 0
     url: str = ""
     helper: bool = False
     """It belongs to the server, but is not what a test kills."""

@@ -174,6 +174,25 @@ def test_what_a_dead_program_held_is_swept_away() -> None:
     assert kept.is_running
 
 
+def test_a_helper_answers_before_the_nodes_start_that_need_it() -> None:
+    class Helped(Shell):
+        def plan(self, record: Record) -> None:
+            super().plan(record)
+            helper, main = record.nodes
+            helper.port = record.ports[1]
+            listen = f"socket.create_server(('127.0.0.1', {helper.port}))"
+            late = f"import socket, time; time.sleep(0.1); s = {listen}; time.sleep(600)"
+            helper.argv = [sys.executable, "-c", late]
+            ask = f"socket.create_connection(('127.0.0.1', {helper.port}))"
+            main.argv = [
+                sys.executable,
+                "-uc",
+                f"import socket, time; {ask}; print('serves'); time.sleep(600)",
+            ]
+
+    assert lives.start(Helped(), WHICH, None).is_running
+
+
 def test_a_server_that_ends_at_once_says_why_and_leaves_nothing_but_its_log() -> None:
     with pytest.raises(Failed, match=r"node 1 ended with 7[^§]*no disk here"):
         lives.start(Shell("echo no disk here; exit 7"), WHICH, None)
