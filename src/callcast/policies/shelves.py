@@ -133,6 +133,11 @@ class Pile:
         """Whether `next` has one that is no suspect."""
         return bool(self._returned or self._fresh)
 
+    @property
+    def has_suspects(self) -> bool:
+        """Whether `next` has a suspect, behind all others."""
+        return bool(self._suspects)
+
     def delayed(self, now: float) -> list[Entry]:
         """What waits for a time."""
         self.tick(now)
