@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from socket import socket
 from typing import Any, Protocol
@@ -23,6 +24,7 @@ _EXTRAS = {
     "amqp": ("pika", "rabbitmq"),
     "amqps": ("pika", "rabbitmq"),
     "kafka": ("confluent_kafka", "kafka"),
+    "kafkas": ("confluent_kafka", "kafka"),
     "nats": ("nats", "nats"),
     "redis": ("redis", "redis"),
     "rediss": ("redis", "redis"),
@@ -65,6 +67,8 @@ def open_broker(url: str, clock: Clock) -> Broker:
         return _sqlite(url, options, clock)
     if parts.scheme in {"amqp", "amqps"}:
         return _rabbitmq(url, clock)
+    if parts.scheme in {"kafka", "kafkas"}:
+        return _kafka(url, clock)
     if parts.scheme in _EXTRAS:
         driver, extra = _EXTRAS[parts.scheme]
         load(driver, extra=extra)
@@ -185,6 +189,13 @@ def _sqlite(url: str, options: Mapping[str, str], clock: Clock) -> Broker:
 def _rabbitmq(url: str, clock: Clock) -> Broker:
     load("pika", extra="rabbitmq")
     broker: Broker = load("callcast.brokers.rabbitmq").RabbitBroker(url, clock=clock)
+    return broker
+
+
+def _kafka(url: str, clock: Clock) -> Broker:
+    load("confluent_kafka", extra="kafka")
+    kafka = load("callcast.brokers.kafka")
+    broker: Broker = kafka.KafkaBroker(kafka.options_of(url, os.environ), clock=clock)
     return broker
 
 

@@ -37,8 +37,8 @@ def test_a_url_that_names_no_broker_says_what_to_do(
 
 def test_a_driver_whose_adapter_is_not_there_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "load", lambda module, extra="": None)
-    with pytest.raises(Misuse, match="no kafka adapter yet"):
-        registry.open_broker("kafka://host", AsyncioClock())
+    with pytest.raises(Misuse, match="no nats adapter yet"):
+        registry.open_broker("nats://host", AsyncioClock())
 
 
 def test_a_missing_module_inside_an_installed_library_is_not_mistaken_for_an_extra() -> None:

@@ -92,8 +92,9 @@ class Link:
         self.office = Office()
         self._sender: Sender | None = None
         self._reader: Consumer | None = None  # of the office's thread
+        settings = {**options.client, "error_cb": self.faults.note}
         self._admin: AdminClient | None = AdminClient(
-            cast("dict[str, object]", options.client) | {"error_cb": self.faults.note}
+            cast("dict[str, str | int | float | bool]", settings)  # its type knows no callbacks
         )
         self._partitions: dict[str, int] = {}
         self._read_before: set[str] = set()  # of the office's thread
