@@ -129,6 +129,47 @@ def test_it_installs_again_when_something_else_is_asked_for(tmp_path: Path) -> N
     ]
 
 
+def all_checks(folder: Path, servers: str, **env: str) -> subprocess.CompletedProcess[str]:
+    """Run `scripts/test` with tools that find nothing, and a `scripts/servers` of that code."""
+    tools = folder / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    (folder / "scripts").mkdir()
+    for name in ("test", "environment"):
+        shutil.copy(ROOT / "scripts" / name, folder / "scripts" / name)
+    (folder / "pyproject.toml").write_text("")
+    for name in ("python", "ruff", "mypy", "pyright", "lint-imports", "coverage"):
+        fake(tools, name, '[ "$*" = "run -m pytest" ] && exit ${PYTEST:-0}; exit 0')
+    fake(folder / "scripts", "servers", f'echo "$@" >>said\n{servers}')
+    return subprocess.run(
+        [SHELL, "scripts/test"],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], **env},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("pytest_exit", [0, 1])
+def test_all_checks_start_the_servers_and_let_go_of_them(tmp_path: Path, pytest_exit: int) -> None:
+    done = all_checks(tmp_path, "exit 0", PYTEST=str(pytest_exit))
+    assert done.returncode == pytest_exit, done.stdout
+    started, stopped = (tmp_path / "said").read_text().splitlines()
+    verb, _, holder, *names = started.split()
+    assert (verb, *names) == ("start", "rabbitmq", "kafka")
+    assert stopped == f"stop --for {holder}"
+
+
+def test_servers_that_do_not_start_fail_all_checks_in_ci_only(tmp_path: Path) -> None:
+    (tmp_path / "ci").mkdir()
+    (tmp_path / "home").mkdir()
+    broken = '[ "$1" != start ]'
+    ci = all_checks(tmp_path / "ci", broken, CI="true")
+    assert ci.returncode == 1
+    assert "scripts/servers start rabbitmq kafka" in ci.stdout.partition("failed:")[2]
+    assert all_checks(tmp_path / "home", broken).returncode == 0
+
+
 def entry(*, missing: int) -> dict[str, object]:
     summary = {"num_statements": 10, "covered_lines": 10 - missing}
     return {"summary": summary, "missing_lines": list(range(missing)), "missing_branches": []}

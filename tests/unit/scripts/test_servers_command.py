@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -242,6 +243,20 @@ def test_a_node_that_there_is_not_is_named_with_those_that_there_are() -> None:
 def test_what_was_not_started_here_is_not_killed() -> None:
     with pytest.raises(Failed, match="was not started here"):
         lives.kill(WHICH, None)
+
+
+def test_a_server_that_was_given_is_used_as_it_is(tmp_path: Path) -> None:
+    url = "amqp://guest:guest@broker.example/%2F"
+    done = subprocess.run(
+        [ROOT / "scripts" / "servers", "start", "rabbitmq-3.10", "-o", "json"],
+        env={**os.environ, "CALLCAST_TEST_RABBITMQ_3_10_URL": url, "TMPDIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (server,) = json.loads(done.stdout)["servers"]
+    assert (server["url"], server["is_running"], server["nodes"]) == (url, True, [])
+    assert records.load_all() == []
 
 
 def test_a_process_that_ended_and_waits_to_be_read_is_not_alive() -> None:
