@@ -13,11 +13,9 @@ A process that dies between the two leaves both: a duplicate, known by its id.
 
 from __future__ import annotations
 
-from msgspec.structs import replace
-
 from callcast.brokers.rabbitmq.desk import Held
 from callcast.brokers.rabbitmq.ladder import STEPS, step
-from callcast.brokers.rabbitmq.names import Names, routing_key
+from callcast.brokers.rabbitmq.names import Names
 from callcast.brokers.rabbitmq.port import Letter, letter
 from callcast.brokers.rabbitmq.wire import Arrived, Way, headers_of
 from callcast.core.outcome import Dead, Later, dead_letter, noted
@@ -58,6 +56,5 @@ def of_late(names: Names, arrived: Arrived) -> Letter:
     """The copy of a scheduled message for its lane."""
     way = Way(arrived.round, arrived.crashes, arrived.due)
     table = headers_of(arrived.message, way)
-    addressed = replace(arrived.message, group=names.source.group)
-    place = (names.source.topic, routing_key(addressed))
+    place = ("", names.queue_of(arrived.message))
     return letter(place, arrived.message, table, published=arrived.published)

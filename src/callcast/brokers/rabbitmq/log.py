@@ -14,13 +14,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from msgspec import Struct
-from msgspec.structs import replace
 from pika import BasicProperties, spec
 
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.house import House
-from callcast.brokers.rabbitmq.names import log_name, routing_key
+from callcast.brokers.rabbitmq.names import Names, log_name
 from callcast.brokers.rabbitmq.port import Letter, close_quietly, letter
 from callcast.brokers.rabbitmq.wire import Frame, headers_of, read
 from callcast.core.errors import Misuse, Unavailable
@@ -76,7 +75,7 @@ async def catch_up(house: House, new: Sequence[Source], retain: float) -> None:
 
 
 async def _copy_to(house: House, source: Source) -> None:
-    after = -1
+    names, after = Names(source), -1
     while True:
         wanted = Window(source.topic, 0.0, math.inf, after, math.inf)
         page = await pages(house, wanted, PREFETCH)
@@ -84,9 +83,9 @@ async def _copy_to(house: House, source: Source) -> None:
             return
         letters: list[Letter] = []
         for one in page:
-            addressed = replace(one.message, group=source.group)
-            place = (source.topic, routing_key(addressed))
-            letters.append(letter(place, addressed, headers_of(addressed), published=one.at or 0.0))
+            place = ("", names.queue_of(one.message))
+            table = headers_of(one.message)
+            letters.append(letter(place, one.message, table, published=one.at or 0.0))
         answers = await house.sender.send(letters)
         if any(answer is not Fate.CONFIRMED for answer in answers):
             raise Unavailable(f"{source} was made, but did not get all that is kept: ensure again")

@@ -21,7 +21,8 @@ async def publish(house: House, messages: Sequence[Message], traits: Traits) -> 
     errors = await _refusals(house, messages, traits)
     wanted = [index for index, error in enumerate(errors) if error is None]
     wall = house.clock.wall()
-    letters = [_letter(messages[index], wall, keeps=traits.log_kept > 0) for index in wanted]
+    keeps = traits.log_kept > 0
+    letters = [_letter(house, messages[index], wall, keeps=keeps) for index in wanted]
     try:
         answers: list[Answer] = await house.sender.send(letters)
     except CallcastError as error:
@@ -52,7 +53,7 @@ async def _refusals(
                 f"its body has {len(message.body)} bytes, the limit is {largest}:"
                 " store it elsewhere and send where it is"
             )
-        elif traits.log_kept > 0 and not await _is_heard(house, message):
+        elif not await _is_heard(house, message, keeps=traits.log_kept > 0):
             detail = _nobody(message)
         errors.append(_not_sent(message, detail, None) if detail else None)
         if detail and message.key is not None:
@@ -60,19 +61,27 @@ async def _refusals(
     return errors
 
 
-async def _is_heard(house: House, message: Message) -> bool:
-    """Where a log is kept the broker itself always finds a queue; the catalog knows better."""
-    if message.unheard or message.group is not None or house.topology.has_hearers(message.topic):
+async def _is_heard(house: House, message: Message, *, keeps: bool) -> bool:
+    """Whether anybody hears it, as far as the broker itself would not say so.
+
+    Where a log is kept it always finds a queue; the catalog knows better. And only the catalog
+    knows how the messages of one group alone are to be addressed.
+    """
+    if message.group is not None:
+        return await house.topology.known(message.topic, message.group) is not None
+    if message.unheard or not keeps or house.topology.has_hearers(message.topic):
         return True
     await house.topology.refresh()
     return house.topology.has_hearers(message.topic)
 
 
-def _letter(message: Message, wall: float, *, keeps: bool) -> Letter:
+def _letter(house: House, message: Message, wall: float, *, keeps: bool) -> Letter:
     table = headers_of(message)
     if keeps:
         table[PUBLISHED] = repr(wall)
     place = (message.topic, routing_key(message))
+    if message.group is not None:
+        place = ("", house.topology.queue_of(message))
     return letter(place, message, table, published=wall, is_mandatory=not message.unheard)
 
 

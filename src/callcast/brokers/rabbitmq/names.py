@@ -2,7 +2,7 @@
 
 | of topic ``orders.placed``, group ``billing`` | its name                                     |
 |-----------------------------------------------|----------------------------------------------|
-| its exchange, a topic exchange                | ``orders.placed``                            |
+| its exchange, a direct one                    | ``orders.placed``                            |
 | where the group's messages wait               | ``orders.placed/billing``                    |
 | the same, ordered: one of 16 lanes            | ``orders.placed/billing/7``                  |
 | what has crashed twice                        | ``orders.placed/billing/suspects``           |
@@ -32,9 +32,10 @@ Arguments: TypeAlias = Mapping[str, str | int | bool]
 
 UNLIMITED = 1_000_000_000
 """Deliveries before the broker would drop a message by itself; -1 would drop at once on 3.10."""
-BITS = 8
-"""Of a key's hash, each a word of the routing key: lanes are told apart by the first few."""
-LANES_MAX = 2**BITS
+LANES_MAX = 16
+"""A routing key is a sixteenth of the hashes of all keys; a lane has one of them, or several."""
+KEYLESS = "all"
+"""The routing key of a message without a key."""
 NAME_MAX_BYTES = 255
 """What AMQP allows a name to be."""
 CATALOG = "callcast/catalog"
@@ -42,25 +43,18 @@ CATALOG = "callcast/catalog"
 PARDONS = "callcast/pardons"
 """The stream of returns that were no crash."""
 
-_KEYS: tuple[str, ...] = tuple(".".join(format(number, "08b")) for number in range(LANES_MAX))
+_SHARES = "0123456789abcdef"
 _QUORUM: dict[str, str | int | bool] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": UNLIMITED,
 }
 
 
-def bucket(message: Message) -> str:
-    """The words of a message's routing key that say its lane; without a key, by its id."""
-    text = message.id if message.key is None else message.key
-    key: str = _KEYS[zlib.crc32(text.encode("utf-8", "surrogatepass")) & (LANES_MAX - 1)]
-    return key
-
-
 def routing_key(message: Message) -> str:
-    """``all.0.1...`` reaches all groups, ``to.billing.0.1...`` one of them."""
-    if message.group is None:
-        return "all." + bucket(message)
-    return f"to.{_word(message.group)}.{bucket(message)}"
+    """``all`` without a key, else which sixteenth of all keys its key is in: ``0`` to ``f``."""
+    if message.key is None:
+        return KEYLESS
+    return _SHARES[zlib.crc32(message.key.encode("utf-8", "surrogatepass")) % LANES_MAX]
 
 
 def check_source(source: Source) -> None:
@@ -105,15 +99,19 @@ class Names:
 
     def bindings(self, queue: str) -> Sequence[str]:
         """The routing keys by which a queue is bound to the exchange of its topic."""
-        source = self.source
         if queue not in self.work:
             return ()
-        lane = ""
-        if source.ordered:
-            bits = source.lanes.bit_length() - 1
-            number = self.work.index(queue)
-            lane = "".join(f"{bit}." for bit in f"{number:0{bits}b}") if bits else ""
-        return (f"all.{lane}#", f"to.{_word(source.group)}.{lane}#")
+        if not self.source.ordered:
+            return (KEYLESS, *_SHARES)
+        lane = self.work.index(queue)
+        shares = _SHARES[lane :: self.source.lanes]
+        return (KEYLESS, *shares) if lane == 0 else tuple(shares)
+
+    def queue_of(self, message: Message) -> str:
+        """Where a message for this group alone is put."""
+        if not self.source.ordered or message.key is None:
+            return self.work[0]
+        return self.work[_SHARES.index(routing_key(message)) % self.source.lanes]
 
     def arguments(self, queue: str) -> Arguments:
         """What a queue is declared with."""
@@ -151,8 +149,8 @@ def log_arguments(retain: float) -> Arguments:
     return {"x-queue-type": "stream", "x-max-age": f"{max(1, round(retain))}s"}
 
 
-LOG_BINDING = "all.#"
-"""A redrive or replay to one group is not kept again."""
+LOG_BINDINGS = (KEYLESS, *_SHARES)
+"""All that is published to a topic; a redrive or replay goes to its queue and not by here."""
 
 CATALOG_ARGUMENTS: Arguments = {
     "x-queue-type": "stream",
@@ -161,8 +159,3 @@ CATALOG_ARGUMENTS: Arguments = {
 }
 """Read whole by whoever starts: half a second at most."""
 PARDONS_ARGUMENTS: Arguments = {**CATALOG_ARGUMENTS, "x-max-age": "7D"}
-
-
-def _word(group: str) -> str:
-    """A group's name as one word of a routing key."""
-    return group.replace(".", "/")

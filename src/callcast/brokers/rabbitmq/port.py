@@ -87,11 +87,11 @@ class Port:
         return Counts(frame.method.message_count, frame.method.consumer_count)
 
     async def exchange(self, name: str, *, passive: bool = False) -> None:
-        """Make a durable topic exchange, or see that it is there."""
+        """Make a durable direct exchange, or see that it is there."""
         await self._ask(
             lambda done: self._channel.exchange_declare(
                 name,
-                ExchangeType.topic,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the stubs take the class for its members
+                ExchangeType.direct,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the stubs take the class for its members
                 durable=True,
                 passive=passive,
                 callback=done,

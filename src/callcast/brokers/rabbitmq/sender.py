@@ -17,6 +17,8 @@ from callcast.brokers.rabbitmq.port import Letter, Loop, Port
 
 WINDOW = 4_000
 """Publishes that may wait for their confirm at once."""
+PIECE = 50
+"""Publishes between two turns of the loop."""
 
 Answer: TypeAlias = Fate | Exception
 """How a publish ended; an exception is why it was not written at all."""
@@ -55,6 +57,8 @@ class Sender:
                 batch.end(index, error)  # the codec's: nothing of it was written
             else:
                 confirms.sent(_Slot(batch, index, letter))
+            if index % PIECE == PIECE - 1:
+                await self._turn()
         return await batch.ended
 
     async def _ready(self) -> tuple[Port, Confirms[_Slot]]:
@@ -88,6 +92,12 @@ class Sender:
         port.on_lost(lost)
         await port.confirm(confirmed, returned)
         return port
+
+    async def _turn(self) -> None:
+        """Let what was written leave: the broker works on it while the next ones are encoded."""
+        turned: asyncio.Future[None] = self._loop.create_future()
+        self._loop.call_soon(turned.set_result, None)
+        await turned
 
     async def _wait_for_room(self) -> None:
         if self._link.is_blocked:

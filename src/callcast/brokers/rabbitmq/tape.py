@@ -18,7 +18,7 @@ from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.faults import ChannelLost, of_refusal
 from callcast.brokers.rabbitmq.link import Link
 from callcast.brokers.rabbitmq.names import Arguments
-from callcast.brokers.rabbitmq.port import Letter, Loop, close_quietly
+from callcast.brokers.rabbitmq.port import Letter, Loop, close_quietly, fail, fulfil
 from callcast.brokers.rabbitmq.sender import Sender
 from callcast.core.errors import Unavailable
 
@@ -107,14 +107,10 @@ class Tape:
             record: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
             self._since = 0 if "whole" in record else self._since + 1
             self._fold(record, offset)
-            if record.get("mark") == mark and not came.done():
-                came.set_result(None)
+            if record.get("mark") == mark:
+                fulfil(came, None)
 
-        def lost(error: ChannelLost) -> None:
-            if not came.done():
-                came.set_exception(error)
-
-        port.on_lost(lost)
+        port.on_lost(lambda error: fail(came, error))
         try:
             start = "first" if self._next < 0 else self._next
             await port.consume(

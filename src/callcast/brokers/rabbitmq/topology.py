@@ -10,7 +10,7 @@ from callcast.brokers.rabbitmq.catalog import Catalog, made, retired
 from callcast.brokers.rabbitmq.faults import DIFFERENT, NOT_FOUND, ChannelLost, of_refusal
 from callcast.brokers.rabbitmq.link import Link
 from callcast.brokers.rabbitmq.names import (
-    LOG_BINDING,
+    LOG_BINDINGS,
     Names,
     check_source,
     log_arguments,
@@ -19,12 +19,15 @@ from callcast.brokers.rabbitmq.names import (
 from callcast.brokers.rabbitmq.port import Counts, Port, close_quietly
 from callcast.brokers.rabbitmq.tape import Tape
 from callcast.core.errors import CallcastError, Misuse
+from callcast.core.message import Message
 from callcast.core.names import checked_name
 from callcast.ports.broker import Difference, Source
 
 T = TypeVar("T")
 R = TypeVar("R")
 
+RECENT = 2.0
+"""Seconds for which what was ensured here is taken to be there."""
 CHANNELS_MAX = 8
 """Queues that are declared side by side: a channel waits for each answer, and a quorum queue takes
 6 ms to make."""
@@ -40,10 +43,25 @@ class Topology:
         self._retain = retain
         self._topics: set[str] = set()  # made or seen here, to be made again after a loss
         self._sources: dict[str, Source] = {}
+        self._ensuring = asyncio.Lock()
+        self._recent: dict[object, float] = {}  # when it was ensured
 
     async def ensure(self, topics: Sequence[str], sources: Sequence[Source]) -> list[Source]:
-        """Make what is missing; raises `Misuse` for what is otherwise. Gives the new groups."""
+        """Make what is missing; raises `Misuse` for what is otherwise. Gives the new groups.
+
+        A thousand first publishes at once ensure their topic once.
+        """
         _check(topics, sources)
+        loop = asyncio.get_running_loop()
+        async with self._ensuring:
+            wanted: set[object] = {*topics, *sources}
+            if all(self._recent.get(each, -RECENT) > loop.time() - RECENT for each in wanted):
+                return []
+            new = await self._ensure(topics, sources)
+            self._recent.update(dict.fromkeys(wanted, loop.time()))
+            return new
+
+    async def _ensure(self, topics: Sequence[str], sources: Sequence[Source]) -> list[Source]:
         await self._tape.catch_up()
         self._refuse_others(sources)
         names = list(dict.fromkeys([*topics, *(source.topic for source in sources)]))
@@ -75,12 +93,17 @@ class Topology:
             found += await self._group_differences(source)
         return found
 
-    async def find(self, source: Source) -> Source:
-        """The group as it is; raises `Misuse` when there is none."""
-        there = self._catalog.find(source.topic, source.group)
+    async def known(self, topic: str, group: str) -> Source | None:
+        """The group as it is, or None; asks only for one that it has not heard of."""
+        there = self._catalog.find(topic, group)
         if there is None:
             await self._tape.catch_up()
-            there = self._catalog.find(source.topic, source.group)
+            there = self._catalog.find(topic, group)
+        return there
+
+    async def find(self, source: Source) -> Source:
+        """The group as it is; raises `Misuse` when there is none."""
+        there = await self.known(source.topic, source.group)
         if there is None:
             raise Misuse(f"there is no group {source}: ensure it first")
         return there
@@ -89,6 +112,11 @@ class Topology:
         """All groups."""
         await self._tape.catch_up()
         return list(self._catalog.sources)
+
+    def queue_of(self, message: Message) -> str:
+        """Where a message for one group that is known is put."""
+        there = self._catalog.find(message.topic, message.group or "")
+        return "" if there is None else Names(there).queue_of(message)
 
     def has_hearers(self, topic: str) -> bool:
         """Whether any group is known to listen."""
@@ -103,6 +131,7 @@ class Topology:
         await self._tape.catch_up()
         there = self._catalog.find(source.topic, source.group)
         self._sources.pop(str(source), None)
+        self._recent.clear()
         if there is None:
             return
         names = Names(there)
@@ -163,7 +192,8 @@ class Topology:
         await port.exchange(topic)
         if self._retain > 0:
             await port.declare(log_name(topic), log_arguments(self._retain))
-            await port.bind(log_name(topic), topic, LOG_BINDING)
+            for key in LOG_BINDINGS:
+                await port.bind(log_name(topic), topic, key)
 
     async def _make_groups(self, sources: Sequence[Source]) -> None:
         wanted = [(names, queue) for names in map(Names, sources) for queue in names.all]
