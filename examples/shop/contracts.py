@@ -68,18 +68,19 @@ AUTHORISE = Operation(
 )
 
 # Nobody waits for an undo, but it must happen: these are cast, and wait for a service that is away.
+# `once` here too: goods that are put back twice are goods that are not there.
 RELEASE = Operation(
     "inventory.release",
     str,
     None,
-    idempotent=True,
+    once=True,
     needs=Needs(response="none", on_failure="must_not_lose"),
 )
 VOID = Operation(
     "payments.void",
     str,
     None,
-    idempotent=True,
+    once=True,
     needs=Needs(response="none", on_failure="must_not_lose"),
 )
 

@@ -10,7 +10,7 @@ service = Service(
     schema=[
         "create table if not exists stock(sku text primary key, quantity integer)",
         "create table if not exists holds(id text, sku text, quantity integer)",
-        "create table if not exists released(id text primary key)",
+        "create table if not exists released(id text)",
         "insert or ignore into stock values ('tea', 9000), ('mug', 9000), ('piano', 9000)",
     ],
 )
@@ -33,7 +33,6 @@ async def reserve(hold: Hold, tx: Transaction) -> None:
 @service.serves(RELEASE)
 async def release(hold_id: str, tx: Transaction) -> None:
     """Put back what was held, and remember it: the reservation may still be on its way here."""
-    if not await tx.execute("insert or ignore into released values (?)", hold_id):
-        return
+    await tx.execute("insert into released values (?)", hold_id)
     for sku, quantity in await tx.fetch("select sku, quantity from holds where id = ?", hold_id):
         await tx.execute("update stock set quantity = quantity + ? where sku = ?", quantity, sku)

@@ -10,7 +10,7 @@ service = Service(
     "payments",
     schema=[
         "create table if not exists charges(id text, cents integer)",
-        "create table if not exists voided(id text primary key)",
+        "create table if not exists voided(id text)",
     ],
 )
 
@@ -29,4 +29,4 @@ async def authorise(charge: Charge, tx: Transaction) -> None:
 async def void(charge_id: str, tx: Transaction) -> None:
     """Also for a charge that never came: it may still be on its way here."""
     await bank.void(key=charge_id)
-    await tx.execute("insert or ignore into voided values (?)", charge_id)
+    await tx.execute("insert into voided values (?)", charge_id)

@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import psutil
 import pytest
 
-from callcast.cli.demo import acts
-from callcast.cli.demo.account import Verdict
+from callcast.cli.demo import account, acts
+from callcast.cli.demo import play as demo_play
+from callcast.cli.demo.account import Evidence, Verdict
 from callcast.cli.demo.play import Demo, Options
 from callcast.cli.demo.view import Lines
 from callcast.cli.failure import Failure
@@ -70,16 +72,16 @@ def test_every_order_is_accounted_for_whatever_breaks(tmp_path: Path) -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    account = json.loads(ran.stdout)
-    assert list(account) == FIELDS
-    assert account["placed"] == 40
-    assert account["placed"] == account["confirmed"] + account["refused"] + account["unanswered"]
-    assert account["confirmed"] == account["fulfilled"] + account["dead"] + account["lost"]
-    assert (account["lost"], account["twice"], account["redriven"]) == (0, 0, 1)
-    assert account["fulfilled"] > 20
-    assert account["refused"] > 0  # the bank was slow, then failing
-    assert [set(fault) for fault in account["faults"]] == [{"kind", "at", "in_flight"}] * 5
-    assert all(fault["in_flight"] > 0 for fault in account["faults"])
+    numbers = json.loads(ran.stdout)
+    assert list(numbers) == FIELDS
+    assert numbers["placed"] == 40
+    assert numbers["placed"] == numbers["confirmed"] + numbers["refused"] + numbers["unanswered"]
+    assert numbers["confirmed"] == numbers["fulfilled"] + numbers["dead"] + numbers["lost"]
+    assert (numbers["lost"], numbers["twice"], numbers["redriven"]) == (0, 0, 1)
+    assert numbers["fulfilled"] > 20
+    assert numbers["refused"] > 0  # the bank was slow, then failing
+    assert [set(fault) for fault in numbers["faults"]] == [{"kind", "at", "in_flight"}] * 5
+    assert all(fault["in_flight"] > 0 for fault in numbers["faults"])
     assert "CALLCAST_BREAKER_WAIT=1" in ran.stderr
     assert list(tmp_path.iterdir()) == []
 
@@ -95,12 +97,22 @@ async def play(
     return await Demo(Options(orders=orders, quiet=5.0, command=command), Lines()).run()
 
 
-async def test_without_the_inbox_effects_come_twice(
+async def test_without_the_inbox_effects_come_twice_and_undos_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    judged: list[Evidence] = []
+
+    def judge(evidence: Evidence) -> Verdict:
+        judged.append(evidence)
+        return account.judge(evidence)
+
+    monkeypatch.setattr(demo_play, "judge", judge)
     verdict = await play(tmp_path, monkeypatch, WITHOUT_INBOX)
-    assert verdict.account.twice > 0
     assert any(problem.startswith("a second effect") for problem in verdict.problems)
+    ledgers = ("released", "voided", "parcels")
+    twice = [sum(n > 1 for n in Counter(getattr(judged[-1], one)).values()) for one in ledgers]
+    assert min(twice) > 0
+    assert verdict.account.twice >= sum(twice)
 
 
 async def test_without_the_outbox_orders_are_lost(

@@ -75,6 +75,10 @@ def test_an_unanswered_order_that_was_taken_must_be_fulfilled_too() -> None:
         ("charges", ["a.1", "a.9", "d.2"]),
         ("parcels", ["a", "d", "d"]),
         ("mails", ["a", "a", "d"]),
+        ("released", ["b.1", "d.1", "c.1", "b.1"]),
+        ("voided", ["b.1", "b.1", "d.1"]),
+        ("holds", ["a.1", "b.1", "d.1", "d.1", "d.2"]),  # though both are undone
+        ("charges", ["a.1", "d.1", "d.1", "d.2"]),
     ],
 )
 def test_a_second_row_in_any_ledger_is_found(ledger: str, rows: list[str]) -> None:

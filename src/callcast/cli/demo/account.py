@@ -48,9 +48,9 @@ class Evidence(Struct, frozen=True, kw_only=True):
     """Order ids, a row each; so in parcels and mails."""
     holds: Sequence[str] = ()
     """Attempts; so in charges, and in what was released or voided."""
-    released: Collection[str] = ()
+    released: Sequence[str] = ()
     charges: Sequence[str] = ()
-    voided: Collection[str] = ()
+    voided: Sequence[str] = ()
     parcels: Sequence[str] = ()
     mails: Sequence[str] = ()
     dead: Collection[str] = ()
@@ -117,18 +117,23 @@ def _live(attempts: Iterable[str], undone: Collection[str]) -> Sequence[str]:
 
 
 def _repeated(evidence: Evidence) -> Iterator[tuple[str, str]]:
-    """Ledger and order of each effect that is there more than once."""
+    """Ledger and id of each effect that is there more than once, an undo's effect too."""
     ledgers = {
         "orders": evidence.orders,
-        "reservations": _live(evidence.holds, evidence.released),
-        "charges": _live(evidence.charges, evidence.voided),
+        "reservations": evidence.holds,
+        "releases": evidence.released,
+        "charges": evidence.charges,
+        "voids": evidence.voided,
         "parcels": evidence.parcels,
         "mails": evidence.mails,
+        # Two attempts of one order are two effects unless one of them is undone.
+        "reserved orders": _live(set(evidence.holds), evidence.released),
+        "charged orders": _live(set(evidence.charges), evidence.voided),
     }
     for ledger, rows in ledgers.items():
-        for order, count in Counter(rows).items():
+        for row, count in Counter(rows).items():
             if count > 1:
-                yield ledger, order
+                yield ledger, row
 
 
 def _problems(
@@ -141,7 +146,7 @@ def _problems(
     charged = set(_live(evidence.charges, evidence.voided))
     settled = _whole(evidence) | set(evidence.dead)
     yield from _said("lost: taken, but neither fulfilled nor in the dead letters", taken - settled)
-    yield from _said("a second effect", {f"{order} ({ledger})" for ledger, order in repeated})
+    yield from _said("a second effect", {f"{row} ({ledger})" for ledger, row in repeated})
     yield from _said("confirmed, but not in the orders ledger", set(confirmed) - written)
     yield from _said("refused, but in the orders ledger", refused & written)
     yield from _said("a reservation is left of an order that was not taken", held - written)

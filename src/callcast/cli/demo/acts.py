@@ -17,7 +17,7 @@ from callcast.ports.broker import Broker, Rewinds, Source, need
 from callcast.ports.clock import Clock
 from callcast.ports.tasks import Tasks
 from callcast.runtime.bus import Bus
-from shop.contracts import ADD_BOX, PLACED, Box, Order
+from shop.contracts import ADD_BOX, PLACED, RELEASE, VOID, Box, Order
 
 GAP = 0.04
 """Seconds between two orders: 25 a second."""
@@ -32,6 +32,8 @@ BREAKER_WAIT = 2.2
 """Seconds, a little above the doubled wait of a breaker that failed its first trial."""
 
 PACKING = Source(PLACED.topic, "fulfilment", ordered=True)
+REPEATED = (PLACED.topic, RELEASE.topic, VOID.topic)
+"""Topics whose messages are delivered a second time: orders that were taken, and every undo."""
 
 
 class Shares(Struct, frozen=True):
@@ -143,10 +145,10 @@ class Acts:
         await stage.buyer.settle()
 
     async def repeat(self) -> None:
-        """Deliver what was placed a second time, under the same ids."""
+        """Deliver what was placed and what was undone a second time, under the same ids."""
         stage, watch = self.stage, self.stage.watch
         at, before = self._now(), watch.duplicates
-        messages = await self._placed()
+        messages = [each for topic in REPEATED for each in await self._kept(topic)]
         await stage.broker.publish(messages)
         stage.say(f"{len(messages)} messages are delivered a second time, under the same ids")
         await self._until(lambda: watch.duplicates >= before + len(messages) // 2)
@@ -187,12 +189,12 @@ class Acts:
             process.thaw()
             await stage.clock.sleep(LOOK)
 
-    async def _placed(self) -> Sequence[Message]:
-        """Every message about a placed order that the broker still keeps."""
+    async def _kept(self, topic: str) -> Sequence[Message]:
+        """Every message of this demo that the broker still keeps."""
         log = need(self.stage.broker, Rewinds)
         kept: list[Message] = []
         after = ""
-        while page := await log.read(PLACED.topic, since=self.stage.since, after=after):
+        while page := await log.read(topic, since=self.stage.since, after=after):
             kept.extend(glimpse.message for glimpse in page)
             after = page[-1].position
         return kept

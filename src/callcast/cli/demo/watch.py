@@ -49,7 +49,7 @@ class Watch:
         self.opened: int = 0
         """Times that a breaker opened."""
         self.duplicates: int = 0
-        """Messages that fulfilment's inbox knew already."""
+        """Messages that an inbox of the shop knew already."""
         self.begun: set[str] = set()
         """Orders that fulfilment has begun to pack."""
         self.breakers: dict[str, str] = {}
@@ -105,6 +105,6 @@ class Watch:
             self.breakers[str(record.get("peer"))] = state
             self.opened += state == "open"
         elif event == "duplicate seen":
-            self.duplicates += record.get("consumer") == "fulfilment"
+            self.duplicates += 1
         elif record.get("logger") == PACKER:
             self.begun.add(str(record.get("message")).removeprefix("packing "))
