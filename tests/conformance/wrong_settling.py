@@ -10,7 +10,7 @@ from wrong_brokers import StoredBroker, fault
 
 from callcast.brokers.memory import queue
 from callcast.brokers.memory.broker import MemoryConsumer
-from callcast.brokers.memory.queue import Hand, Lease, Queue
+from callcast.brokers.memory.queue import Hand, Lease, Letters, Queue
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Dead, Done, Later, Outcome, Release
 from callcast.policies.shelves import Entry, Lanes
@@ -251,6 +251,26 @@ class DeadLettersAreDroppedAfterTwentyLooks:
             if entry.crashes > 20:
                 outcome = DONE
         carry_out(self, entry, outcome, now)
+
+
+@fault(Letters, "a_message_that_dies_again_has_one_dead_letter")
+class EveryDeathMakesALetter:
+    def bury(self: Letters, entry: Entry, verdict: Dead, now: float) -> None:
+        self.add(dead_letter(entry.message, verdict), now)
+
+
+@fault(Letters, "a_message_that_dies_again_while_it_is_redriven_stays_dead")
+class ALetterInHandIsReplacedToo:
+    def bury(self: Letters, entry: Entry, verdict: Dead, now: float) -> None:
+        held = {letter: letter.token for letter in self._latest.values()}
+        for letter in held:
+            letter.token = 0
+        bury(self, entry, verdict, now)
+        for letter, token in held.items():
+            letter.token = token
+
+
+bury = Letters.bury
 
 
 @fault(

@@ -43,3 +43,13 @@ class Message(Struct, frozen=True, gc=False):
     headers: Mapping[str, str] = NO_HEADERS
     unheard: bool = False
     """Publishing it is no error though no group has ever subscribed; not sent on the wire."""
+
+
+def is_same(one: Message, other: Message) -> bool:
+    """Whether these are copies of one message. An id that was used for another one is no copy."""
+    return (one.source, one.id, one.type, one.body) == (
+        other.source,
+        other.id,
+        other.type,
+        other.body,
+    )

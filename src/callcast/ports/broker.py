@@ -91,6 +91,8 @@ class Traits(Struct, frozen=True):
     """Seconds for which messages can be replayed after all groups have passed them."""
     release_costs: str = "one write"
     """What a `Release` costs, in words."""
+    collapses_letters: bool = True
+    """A message that dies again replaces its dead letter; else commands show the latest alone."""
 
 
 class Unsettled(CallcastError):

@@ -8,7 +8,7 @@ Pure: told the time, in monotonic seconds. One delivery goes this way:
 | out     | `Done`               | gone                                     |         |       |
 | out     | `Later(delay)`       | waiting, due after the delay             | 0       | + 1   |
 | out     | `Release(after)`     | waiting, due after that time             |         |       |
-| out     | `Dead`               | waiting in the queue of dead letters     |         |       |
+| out     | `Dead`               | waiting among the `Letters`              |         |       |
 | out     | its lease ends       | waiting                                  | + 1     |       |
 | out     | its consumer closes  | waiting                                  |         |       |
 """
@@ -21,7 +21,7 @@ from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
 
-from callcast.core.message import Message
+from callcast.core.message import Message, is_same
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release, dead_letter, noted
 from callcast.policies.shelves import Entry, Lanes, Owner, Pile, Shelf
 from callcast.ports.broker import Delivery, Lag, Part, Source
@@ -52,9 +52,7 @@ class Queue:
     def __init__(self, source: Source, numbers: Iterator[int], *, letters: bool = True) -> None:
         self.source = source
         self.is_paused = False
-        self.dead: Queue | None = None
-        if letters:
-            self.dead = Queue(Source(source.topic, source.group), numbers, letters=False)
+        self.dead: Letters | None = Letters(source, numbers) if letters else None
         self._numbers = numbers
         self._lanes = Lanes(numbers) if source.ordered else None
         self._shelf: Shelf = Pile() if self._lanes is None else self._lanes
@@ -185,9 +183,8 @@ class Queue:
         if verdict.park and self._lanes is not None:
             self._lanes.park(entry)
         self._finish(entry, now)
-        letters = self if self.dead is None else self.dead
-        letter = letters.add(dead_letter(entry.message, verdict), now)
-        letter.round, letter.since = entry.round, entry.since
+        if self.dead is not None:
+            self.dead.bury(entry, verdict, now)
 
     def _finish(self, entry: Entry, now: float) -> None:
         entry.token = 0
@@ -209,3 +206,35 @@ class Queue:
                 self._give_back(lease.entry, now, now)
             else:
                 hand.check_at = min(hand.check_at, lease.until)
+
+
+class Letters(Queue):
+    """The dead letters of a group, one for each message: one that dies again replaces its own.
+
+    Not while somebody has that one in hand: a redriver is about to take it away, and with it would
+    go the message that died since.
+    """
+
+    def __init__(self, source: Source, numbers: Iterator[int]) -> None:
+        super().__init__(Source(source.topic, source.group), numbers, letters=False)
+        self._latest: dict[tuple[str, str], Entry] = {}  # by source and id
+
+    def bury(self, entry: Entry, verdict: Dead, now: float) -> None:
+        """Take in a message that has died."""
+        dead = dead_letter(entry.message, verdict)
+        letter = self._latest.get((dead.source, dead.id))
+        if letter is None or letter.token or not is_same(letter.message, dead):
+            letter = self.add(dead, now)
+            letter.since = entry.since
+            self._latest[dead.source, dead.id] = letter
+        letter.message, letter.round = dead, entry.round
+
+    def _finish(self, entry: Entry, now: float) -> None:
+        super()._finish(entry, now)
+        identity = (entry.message.source, entry.message.id)
+        if self._latest.get(identity) is entry:
+            del self._latest[identity]
+
+    def _bury(self, entry: Entry, verdict: Dead, now: float) -> None:
+        self._finish(entry, now)
+        self.bury(entry, verdict, now)

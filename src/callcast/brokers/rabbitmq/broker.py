@@ -29,6 +29,7 @@ TRAITS = Traits(
     durable_settle=False,  # AMQP confirms publishes, not acknowledgements
     keeps_unhandled=False,  # a group's queue holds its own messages; only a log is for all
     release_costs="nothing here; a note in a stream when it goes back to the broker",
+    collapses_letters=False,  # a queue cannot be asked whether it has a message already
 )
 
 

@@ -18,8 +18,11 @@ APPLICATION_ID = 0x63636173
 MAJOR = 1
 """A file with a higher one is refused: this version would misread it."""
 
-MINOR = 0
-"""A file with a higher one has additions that this version may leave alone."""
+MINOR = 1
+"""A file with a higher one has additions that this version may leave alone.
+
+1 added who sent a dead letter and its id, by which one that dies again is found.
+"""
 
 SCHEDULED, WAITING, PARKED, DEAD = range(4)
 """`held.state`. Scheduled: joins its key's order when due. Parked: dead, and holds its key."""
@@ -39,6 +42,11 @@ HELD = "source, state, seq, key, visible_at, at, round, crashes, message"
 LETTER = "state in (2, 3)"
 """Held rows that are dead letters."""
 
+_IDENTITY = ("sender", "message_id")
+"""Columns of `held` that only dead letters fill."""
+
+_LETTERS = f"create index held_letter on held(source, sender, message_id) where {LETTER}"
+
 _TABLES = f"""
 create table clock(id integer primary key check (id = 1), boot text not null,
     offset integer not null, seen integer not null);
@@ -52,14 +60,14 @@ create table lease(token integer primary key autoincrement, source integer not n
 create table held(hid integer primary key autoincrement, source integer not null,
     state integer not null, seq integer not null, key text, visible_at integer not null,
     at integer not null, round integer not null, crashes integer not null, token integer,
-    message blob not null);
+    message blob not null, sender text, message_id text);
 create index held_free on held(source, visible_at)
     where state = 1 and token is null and key is null and crashes < 2;
 create index held_suspect on held(source, visible_at)
     where state = 1 and token is null and key is null and crashes >= 2;
 create index held_line on held(source, key, seq) where {IN_LINE} and key is not null;
 create index held_scheduled on held(source, visible_at) where state = 0 and token is null;
-create index held_letter on held(source) where {LETTER};
+{_LETTERS};
 create index held_out on held(token) where token is not null;
 create table queue(source integer not null, key text not null, due integer not null,
     primary key (source, key)) without rowid;
@@ -80,12 +88,23 @@ def prepare(cx: Connection, path: str) -> None:
                 f"{path} has layout {version // 1000}, written by a newer callcast; this one reads"
                 f" up to {MAJOR}: upgrade callcast here, or give it another file"
             )
+        if version % 1000 < MINOR:
+            _upgrade(cx)
         return
     if application or version or cx.execute("select 1 from sqlite_schema limit 1").fetchone():
         raise Misuse(f"{path} is a SQLite database of something else: name another file")
     for statement in _TABLES.split(";"):
         cx.execute(statement)
     cx.execute(f"pragma application_id = {APPLICATION_ID}")
+    cx.execute(f"pragma user_version = {MAJOR * 1000 + MINOR}")
+
+
+def _upgrade(cx: Connection) -> None:
+    """Add what an earlier version of this layout lacks. Letters that are there stay as they are."""
+    for column in _IDENTITY:
+        cx.execute(f"alter table held add column {column} text")
+    cx.execute("drop index held_letter")
+    cx.execute(_LETTERS)
     cx.execute(f"pragma user_version = {MAJOR * 1000 + MINOR}")
 
 

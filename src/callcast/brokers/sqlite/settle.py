@@ -9,6 +9,8 @@ other there, while memory changes only after the commit.
 | `Later`   | a copy to `held`          | due later, one round more, no crashes        |
 | `Release` | a copy to `held`          | free again                                   |
 | `Dead`    | a copy to `held`          | a dead letter, or a parked one               |
+
+A message that dies again replaces its dead letter (`letters`).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from callcast.brokers.sqlite import lanes, leases, reap
+from callcast.brokers.sqlite import lanes, leases, letters, reap
 from callcast.brokers.sqlite.dbclock import see, span
 from callcast.brokers.sqlite.records import Block, Hand, Slot, Turn
 from callcast.brokers.sqlite.schema import DEAD, HELD, PARKED, WAITING
@@ -151,7 +153,9 @@ def _carry_out_all(turn: Turn, hand: Hand, ruled: Mapping[Slot, Verdict]) -> boo
         if type(outcome) is Done:
             turn.cx.execute("delete from held where hid = ?", (-slot.row,))
             continue
-        _keep(turn.cx, hand, _kept(slot, (delivery, outcome), turn.now))
+        hid = _keep(turn.cx, hand, _kept(slot, (delivery, outcome), turn.now))
+        if type(outcome) is Dead and hand.part is not Part.DEAD:
+            letters.collapse(turn.cx, hand.group, delivery.message, hid=hid)
         frees = True
     if frees:
         see(turn.cx, turn.now)
@@ -191,17 +195,18 @@ def _kept(slot: Slot, verdict: Verdict, now: int) -> _Kept:
     return kept
 
 
-def _keep(cx: Connection, hand: Hand, kept: _Kept) -> None:
-    group, slot = hand.group, kept.slot
+def _keep(cx: Connection, hand: Hand, kept: _Kept) -> int:
+    """Write it; its row of `held`."""
+    group, slot, hid = hand.group, kept.slot, -kept.slot.row
     key = slot.key if group.is_ordered else None
     dead = PARKED if kept.parks and group.is_ordered else DEAD
     if slot.row > 0:
         state = dead if kept.is_dead else WAITING
-        cx.execute(
+        hid = cx.execute(
             f"insert into held({HELD}) select ?, ?, seq, ?, ?, at, ?, ?, ?"  # noqa: S608
-            f" from {group.log} where seq = ?",
+            f" from {group.log} where seq = ? returning hid",
             (group.id, state, key, kept.due, kept.round, kept.crashes, kept.blob, slot.row),
-        )
+        ).fetchone()[0]
     else:
         cx.execute(
             "update held set token = null, round = ?, crashes = ?,"
@@ -217,8 +222,9 @@ def _keep(cx: Connection, hand: Hand, kept: _Kept) -> None:
                 kept.is_dead and hand.part is not Part.DEAD,
                 dead,
                 kept.blob,
-                -slot.row,
+                hid,
             ),
         )
     if key is not None:
         lanes.join(cx, group, key)
+    return hid

@@ -132,6 +132,32 @@ class DeadLetters(Harness):
         await self.kill(source)
         assert ids(await waiting) == ["a"]
 
+    @case
+    async def test_a_message_that_dies_again_has_one_dead_letter(self) -> None:
+        if not self.broker.traits.collapses_letters:
+            self.skip(f"{self.broker.traits.name} keeps every letter; commands show the latest")
+        source = await self.listen()
+        for why in ("first", "second"):
+            await self.publish("a", "b")
+            await self.kill(source, Dead("for the test", {"x-death": why}))
+        assert (await self.broker.lag(source)).dead == 2
+        taken = await self.take_all(await self.join(source, part=Part.DEAD))
+        assert sorted(ids(taken)) == ["a", "b"]
+        assert {letter.message.headers["x-death"] for letter in taken} == {"second"}
+
+    @case
+    async def test_a_message_that_dies_again_while_it_is_redriven_stays_dead(self) -> None:
+        source = await self.listen()
+        await self.publish("a")
+        await self.kill(source)
+        letters = await self.join(source, part=Part.DEAD)
+        letter = await self.take_one(letters)
+        await self.broker.publish([replace(letter.message, group=source.group)])
+        await self.kill(source, Dead("again"))  # before the redriver has settled
+        await settle(letters, [letter], DONE)
+        await letters.close()
+        assert ids(await self.take_all(await self.join(source, part=Part.DEAD))) == ["a"]
+
     # Parking
 
     async def parked(self) -> Source:
