@@ -172,6 +172,14 @@ class Letters:
             int(record.time * 1_000),
         )
 
+    def has_replaced(self, letter: Letter) -> bool:
+        """Whether its message has died again; then the later letter is anybody's."""
+        later = self._all.get(letter.key)
+        if later is None or later is letter:
+            return False
+        self.give_back(later)
+        return True
+
     def gone(self, letter: Letter) -> None:
         """Forget a letter that was taken away."""
         if self._all.get(letter.key) is letter:
@@ -238,21 +246,22 @@ class LettersConsumer:
         return deliveries
 
     async def settle(self, verdicts: Sequence[tuple[Delivery, Outcome]]) -> None:
-        """Carry out all verdicts; raises `Unsettled`. What is done is durable."""
+        """Carry out all verdicts; raises `Unsettled`. What is done is durable.
+
+        A letter is taken away by its key: where its message has died again since it was handed
+        out, that would take the later letter too, and only the compaction takes the earlier one.
+        """
+        await self._letters.refresh()
         lost: list[Delivery] = []
         written: list[tuple[Delivery, Letter, Parcel]] = []
         for delivery, outcome in verdicts:
             letter = self._held(delivery)
             if letter is None:
                 lost.append(delivery)
-            elif isinstance(outcome, Done):
-                written.append((delivery, letter, self._letters.tombstone(letter)))
-            elif isinstance(outcome, Dead):
-                written.append((delivery, letter, await self._letters.again(letter, outcome)))
-            else:
-                after = outcome.delay if isinstance(outcome, Later) else outcome.after
-                due = self._clock.now() + after
-                self._letters.give_back(letter, due)
+                continue
+            parcel = await self._carried_out(letter, outcome)
+            if parcel is not None:
+                written.append((delivery, letter, parcel))
         refused = await self._letters.write([parcel for _, _, parcel in written])
         failed: list[Delivery] = []
         for index, (delivery, letter, parcel) in enumerate(written):
@@ -264,6 +273,19 @@ class LettersConsumer:
                 self._letters.give_back(letter)
         if lost or failed:
             raise Unsettled(lost, failed, "the dead topic refused them" if failed else "")
+
+    async def _carried_out(self, letter: Letter, outcome: Outcome) -> Parcel | None:
+        """What is to be written for this verdict, if anything is."""
+        if isinstance(outcome, Dead):
+            return await self._letters.again(letter, outcome)
+        if not isinstance(outcome, Done):
+            after = outcome.delay if isinstance(outcome, Later) else outcome.after
+            self._letters.give_back(letter, self._clock.now() + after)
+        elif self._letters.has_replaced(letter):
+            letter.holder = None
+        else:
+            return self._letters.tombstone(letter)
+        return None
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
         """Extend these leases by a full one."""
