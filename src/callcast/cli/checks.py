@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
+from callcast.cli.inboxes import Inboxes
 from callcast.cli.letters import sources_of
 from callcast.cli.opening import existing, file_of
 from callcast.core.errors import CallcastError
@@ -130,11 +131,11 @@ def broker_file(url: str) -> Sequence[Finding]:
     return findings or [Finding("broker file", "ok", f"{path}, {free // 2**20} MiB free")]
 
 
-async def backlog(broker: Broker) -> Sequence[Finding]:
-    """That the broker answers, and whether dead letters wait in it."""
+async def backlog(broker: Broker, known: Inboxes) -> Sequence[Finding]:
+    """That the broker answers, and whether dead letters wait in it that are not superseded."""
     dead: dict[str, int] = {}
     for source in await sources_of(broker):
-        lag = await broker.lag(source)
+        lag = await known.counted(broker, source, await broker.lag(source))
         if lag.dead:
             dead[str(source)] = lag.dead
     there = Finding("broker", "ok", f"{broker.traits.name} answers")

@@ -220,16 +220,20 @@ async def _collect(redrive: Redrive) -> list[Redriven]:
 
 
 def _looked_at(url: str | None, wanted: Wanted) -> list[tuple[Letter, Message]]:
-    """All wanted letters, each with whether it is superseded."""
+    """All wanted letters, each with whether it is superseded; of copies the latest alone."""
 
     async def look() -> list[tuple[Letter, Message]]:
         broker_url = existing(chosen(url))
         ports = system_ports(broker_url)
         async with opened(broker_url, ports.clock) as broker, inboxes(broker_url, ports) as known:
-            return [
-                (await known.judged(letter), message)
+            found = {
+                (letter.topic, letter.group, letter.sender, letter.id, message.body): (
+                    letter,
+                    message,
+                )
                 async for letter, message in browse(broker, wanted)
-            ]
+            }
+            return [(await known.judged(*each), each[1]) for each in found.values()]
 
     return asyncio.run(look())
 

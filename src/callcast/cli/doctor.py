@@ -14,11 +14,12 @@ import msgspec
 from callcast.cli import checks
 from callcast.cli.checks import Finding
 from callcast.cli.failure import DOCTOR, FINDINGS, failure_of
+from callcast.cli.inboxes import inboxes
 from callcast.cli.opening import broker_option, opened
 from callcast.cli.output import emit, output_option
 from callcast.core.errors import CallcastError
-from callcast.runtime.clock import AsyncioClock
 from callcast.runtime.settings import BROKER_DEFAULT, read_table
+from callcast.runtime.system import system_ports
 
 MARKS = {"ok": "ok  ", "warn": "warn", "fail": "FAIL"}
 
@@ -80,5 +81,6 @@ def _of_broker(url: str) -> Sequence[Finding]:
 
 
 async def _looked_into(url: str) -> Sequence[Finding]:
-    async with opened(url, AsyncioClock()) as broker:
-        return await checks.backlog(broker)
+    ports = system_ports(url)
+    async with opened(url, ports.clock) as broker, inboxes(url, ports) as known:
+        return await checks.backlog(broker, known)

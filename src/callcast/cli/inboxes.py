@@ -11,10 +11,13 @@ from msgspec.structs import replace
 
 from callcast.cli.letters import Letter
 from callcast.cli.opening import file_of
+from callcast.core.message import Message
+from callcast.ports.broker import Broker, Lag, Source
 from callcast.ports.session import Database
 from callcast.runtime import registry
+from callcast.runtime.dead_count import IsHandled, dead_count
 from callcast.runtime.ports import Ports
-from callcast.stores.inbox import Arrival, Inbox
+from callcast.stores.inbox import Inbox, arrival_of
 
 
 class Inboxes:
@@ -27,14 +30,28 @@ class Inboxes:
         self._databases: dict[str, Database | None] = {}  # by service; None: there is none here
         self._inbox = Inbox("sqlite")
 
-    async def judged(self, letter: Letter) -> Letter:
+    async def judged(self, letter: Letter, message: Message) -> Letter:
         """The letter with `superseded` filled in, where its service's database can be read."""
-        database = self._database(letter.group.partition(".")[0])
-        if database is None:
+        is_handled = self.of(letter.group)
+        if is_handled is None:
             return letter
-        arrival = Arrival(letter.group, letter.sender, letter.id, b"")
-        seen = await self._inbox.find(database, arrival)
-        return replace(letter, superseded=seen is not None)
+        return replace(letter, superseded=await is_handled(message))
+
+    async def counted(self, broker: Broker, source: Source, lag: Lag) -> Lag:
+        """The lag with the dead letters that count: those that are superseded do not."""
+        is_handled = self.of(source.group)
+        return replace(lag, dead=await dead_count(broker, source, lag.dead, is_handled=is_handled))
+
+    def of(self, group: str) -> IsHandled | None:
+        """Asks the inbox of a group whether it knows a message; None where it cannot be read."""
+        database = self._database(group.partition(".")[0])
+        if database is None:
+            return None
+
+        async def is_handled(message: Message) -> bool:
+            return await self._inbox.knows(database, arrival_of(message, group))
+
+        return is_handled
 
     def _database(self, service: str) -> Database | None:
         if service not in self._databases:

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from callcast.core.errors import CallcastError, Misuse
-from callcast.core.message import Message
+from callcast.core.message import Message, is_same
 from callcast.core.outcome import DEAD_REASON, DONE
 from callcast.policies.notes import FIRST_FAILED_AT
 from callcast.ports.broker import Broker, Browses, Consumer, Delivery, Part, Source, need
@@ -212,15 +212,14 @@ class Redrive:
         hand = Hand(consumer, self._clock)
         try:
             while batch := await consumer.fetch(PAGE, 0.0):
-                for delivery in hand.take(batch):
+                for delivery in await hand.take(batch):
                     if not self._wanted(letter_of(source, delivery.message)):
                         continue
                     await self._pace()
                     hand.renew()
                     result = await self._send(source, delivery.message)
                     if not result.error:
-                        await consumer.settle([(delivery, DONE)])
-                        hand.drop(delivery)
+                        await hand.done(delivery)
                     yield result
         finally:
             await consumer.close()
@@ -240,32 +239,60 @@ class Redrive:
 
 
 class Hand:
-    """What a redrive has taken. It stays there until the end: given back, it would come again."""
+    """What a redrive has taken. It stays there until the end: given back, it would come again.
+
+    Of a message that died several times some brokers keep as many letters: once one is sent, its
+    copies go with it. One that died again after that is none of them.
+    """
 
     def __init__(self, consumer: Consumer, clock: Clock) -> None:
         self._consumer = consumer
         self._clock = clock
-        self._held: dict[int, Delivery] = {}  # by id(): deliveries are looked up by identity
-        self._seen: set[tuple[str, str]] = set()
+        self._held: dict[tuple[str, str], list[Delivery]] = {}  # by sender and id, all seen
+        self._sent: dict[tuple[str, str], Message] = {}
         self._renewed = clock.now()
 
-    def take(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
+    async def take(self, batch: Sequence[Delivery]) -> Sequence[Delivery]:
         """Hold all of these; the ones that were not seen before."""
-        self._held.update((id(delivery), delivery) for delivery in batch)
-        names = [(delivery.message.source, delivery.message.id) for delivery in batch]
-        fresh = [each for each, name in zip(batch, names, strict=True) if name not in self._seen]
-        self._seen.update(names)
+        fresh: list[Delivery] = []
+        for delivery in batch:
+            if _name(delivery) not in self._held:
+                fresh.append(delivery)
+            self._held.setdefault(_name(delivery), []).append(delivery)
+            await self._drop_copies(delivery)
         return fresh
 
-    def drop(self, delivery: Delivery) -> None:
-        """It was settled."""
-        del self._held[id(delivery)]
+    async def done(self, delivery: Delivery) -> None:
+        """It was sent: take it away, with its copies."""
+        self._sent[_name(delivery)] = delivery.message
+        await self._drop_copies(delivery)
 
     def renew(self) -> None:
         """Extend the leases, when it is time."""
         if self._clock.now() - self._renewed > LEASE / 3:
-            self._consumer.renew(list(self._held.values()))
+            self._consumer.renew([one for held in self._held.values() for one in held])
             self._renewed = self._clock.now()
+
+    async def _drop_copies(self, delivery: Delivery) -> None:
+        name = _name(delivery)
+        sent = self._sent.get(name)
+        if sent is None:
+            return
+        held = self._held[name]
+        copies = [one for one in held if _is_copy(one.message, sent)]
+        if copies:
+            await self._consumer.settle([(one, DONE) for one in copies])
+            self._held[name] = [one for one in held if one not in copies]
+
+
+def _name(delivery: Delivery) -> tuple[str, str]:
+    return delivery.message.source, delivery.message.id
+
+
+def _is_copy(message: Message, sent: Message) -> bool:
+    """Whether this letter is one of the sent one, and none of what became of that."""
+    counts = [_count(each.headers.get(REDRIVE_COUNT)) for each in (message, sent)]
+    return is_same(message, sent) and counts[0] <= counts[1]
 
 
 def record_of(letter: Letter) -> dict[str, object]:

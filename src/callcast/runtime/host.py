@@ -12,13 +12,15 @@ from importlib.metadata import version
 from callcast.core.context import Context
 from callcast.core.contract import Event, Operation
 from callcast.core.errors import Misuse
+from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
 from callcast.core.work import Layer, Work
 from callcast.policies.chain import chain
 from callcast.policies.notes import Origin
-from callcast.ports.broker import Parks, Source, need
+from callcast.ports.broker import Feed, Parks, Source, need
 from callcast.ports.session import Database
 from callcast.runtime import recipes
+from callcast.runtime.dead_count import Counted
 from callcast.runtime.envelope import REPLY_TO
 from callcast.runtime.handlers import Bound, Injection, bind, wants_transaction
 from callcast.runtime.house import House
@@ -33,6 +35,7 @@ from callcast.runtime.subscription import Subscription, WorkerSettings
 from callcast.runtime.sweeper import Sweeper
 from callcast.runtime.transaction import Transaction, Units
 from callcast.runtime.worker import Worker
+from callcast.stores.inbox import arrival_of
 
 _log = logging.getLogger("callcast")
 
@@ -176,7 +179,7 @@ class Host:
             lease=settings.lease,
         )
         return Worker(
-            house.broker,
+            self._feed(handler, bound),
             subscription,
             ports=house.ports,
             tasks=house.tasks,
@@ -185,6 +188,17 @@ class Host:
             ),
             leases=house.leases,
         )
+
+    def _feed(self, handler: Handler, bound: Bound) -> Feed:
+        """The broker; dead letters that the handler's inbox knows do not count."""
+        broker, units = self._house.broker, self.units
+        if units is None or not bound.takes_transaction:
+            return broker
+
+        async def is_handled(message: Message) -> bool:
+            return await units.inbox.knows(units.database, arrival_of(message, handler.group))
+
+        return Counted(broker, self._house.ports.clock, is_handled)
 
     def _consuming(self, handler: Handler, bound: Bound) -> Callable[[Work], Awaitable[Outcome]]:
         house, contract = self._house, handler.contract

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -19,7 +18,7 @@ from callcast.policies.recovery import BUSY_WAIT, between
 from callcast.ports.observer import DuplicateSeen
 from callcast.runtime.transaction import Units, ambient
 from callcast.runtime.unit import Unit
-from callcast.stores.inbox import Arrival, Seen
+from callcast.stores.inbox import Arrival, Seen, arrival_of, payload_hash
 
 R = TypeVar("R")
 
@@ -78,8 +77,7 @@ class Inbox:
             raise Misuse(f"{work.name!r}: the inbox was given consumed work without a message")
         if not message.id:
             return Dead("missing_id")
-        payload = _hash(message.type, message.body)
-        arrival = Arrival(self._group, message.source, message.id, payload)
+        arrival = arrival_of(message, self._group)
         seen = await self._units.find(arrival)
         if seen is not None:
             return self._known(arrival, seen)
@@ -107,7 +105,7 @@ class Inbox:
         value = _decoded(work)
         payload = codec.encoder(operation.request)(value)
         arrival = Arrival(
-            self._group, f"call:{operation.name}", work.id, _hash(operation.name, payload)
+            self._group, f"call:{operation.name}", work.id, payload_hash(operation.name, payload)
         )
         seen = await self._units.find(arrival)
         if seen is not None:
@@ -170,10 +168,6 @@ class Inbox:
             return False
         units = self._units
         return message.time < await units.inbox.watermark(units.database, self._group)
-
-
-def _hash(name: str, payload: bytes) -> bytes:
-    return hashlib.sha256(name.encode() + b"\0" + payload).digest()
 
 
 def _decoded(work: Work) -> object:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import cast
 
 from msgspec import Struct
 
+from callcast.core.message import Message
 from callcast.ports.session import Database, Row, Session
 from callcast.stores.schema import create, sqlite, text_for
 
@@ -20,6 +22,17 @@ class Arrival(Struct, frozen=True):
     source: str
     message_id: str
     payload_hash: bytes
+
+
+def payload_hash(name: str, payload: bytes) -> bytes:
+    """What tells a repeat from another payload under the same id."""
+    return hashlib.sha256(name.encode() + b"\0" + payload).digest()
+
+
+def arrival_of(message: Message, consumer: str) -> Arrival:
+    """What a message is to a consumer."""
+    payload = payload_hash(message.type, message.body)
+    return Arrival(consumer, message.source, message.id, payload)
 
 
 class Seen(Struct, frozen=True):
@@ -86,6 +99,11 @@ class Inbox:
     async def find(self, database: Database, arrival: Arrival) -> Seen | None:
         """Look, outside any transaction, whether its effect is committed."""
         return _seen(await database.read(self._texts.find, *_place(arrival)))
+
+    async def knows(self, database: Database, arrival: Arrival) -> bool:
+        """Whether the effect of this very payload is committed."""
+        seen = await self.find(database, arrival)
+        return seen is not None and seen.payload_hash == arrival.payload_hash
 
     async def enter(self, session: Session, arrival: Arrival) -> Seen | None:
         """Write its row, first of all in its transaction; what is there when it was known."""

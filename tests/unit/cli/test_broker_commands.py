@@ -6,21 +6,26 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from msgspec.structs import replace
 
 from callcast.cli.app import main
 from callcast.core.contract import Event
 from callcast.core.errors import NotSent, Refused, Unpublished
 from callcast.core.message import Message
-from callcast.ports.broker import Broker
+from callcast.core.outcome import DEAD_REASON, noted
+from callcast.ports.broker import Broker, Browses, Glimpse, Source
 from callcast.runtime import registry
 from callcast.runtime.bus import Bus
 from callcast.runtime.clock import AsyncioClock
 from callcast.runtime.service import Service
 from callcast.runtime.transaction import Transaction
+from callcast.stores.inbox import payload_hash
 
 PLACED = Event("orders.placed", str, key=lambda order: order)
 
@@ -191,20 +196,64 @@ def test_ids_that_are_not_there_are_told_beside_those_that_were(url: str) -> Non
     assert "m-none" in result.stderr
 
 
+def handled(path: Path, id_: str, body: bytes) -> None:
+    """Note in the inbox of stock that it has handled this message."""
+    payload = payload_hash("orders.placed", body)
+    with closing(sqlite3.connect(path / "shop.stock.db")) as database, database:
+        database.execute(
+            "insert into callcast_inbox (consumer, source, message_id, payload_hash)"
+            " values ('stock', 'shop', ?, ?)",
+            (id_, payload),
+        )
+
+
 def test_a_letter_whose_effect_is_there_is_superseded(url: str, tmp_path: Path) -> None:
     assert {r["id"]: r["superseded"] for r in records("dlq", "ls")} == {
         "m-piano": False,
         "m-harp": False,
         "m-tuba": False,
     }
-    with sqlite3.connect(tmp_path / "shop.stock.db") as database:
-        database.execute(
-            "insert into callcast_inbox (consumer, source, message_id, payload_hash)"
-            " values ('stock', 'shop', 'm-harp', x'00')"
-        )
-    database.close()
+    handled(tmp_path, "m-harp", b'"harp"')
     superseded = {r["id"]: r["superseded"] for r in records("dlq", "ls")}
     assert superseded == {"m-piano": False, "m-harp": True, "m-tuba": False}
+
+
+def test_a_superseded_letter_counts_no_more(url: str, tmp_path: Path) -> None:
+    handled(tmp_path, "m-harp", b'"harp"')
+    handled(tmp_path, "m-tuba", b'"tuba"')
+    assert records("queues", "--group", "stock")[0]["dead"] == 1
+    assert "1 in orders.placed/stock" in run("doctor").stdout
+    handled(tmp_path, "m-piano", b'"piano"')
+    assert records("queues", "--group", "stock")[0]["dead"] == 0
+    assert "dead letters" not in run("doctor").stdout
+
+
+def test_a_letter_whose_id_was_used_for_another_payload_still_counts(
+    url: str, tmp_path: Path
+) -> None:
+    handled(tmp_path, "m-harp", b'"flute"')
+    assert not any(r["superseded"] for r in records("dlq", "ls"))
+    assert records("queues", "--group", "stock")[0]["dead"] == 3
+
+
+def test_of_copies_the_latest_alone_is_listed(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the broker keeps a letter for each time that a message died."""
+    kind = type(registry.open_broker(url, AsyncioClock()))
+    traits = replace(registry.open_broker(url, AsyncioClock()).traits, collapses_letters=False)
+    browse = kind.browse
+
+    async def twice(self: Browses, source: Source, **asked: Any) -> list[Glimpse]:
+        found = await browse(self, source, **asked)
+        later = [replace(g, message=noted(g.message, {DEAD_REASON: "again"})) for g in found]
+        return [*found, *later]
+
+    monkeypatch.setattr(kind, "browse", twice)
+    monkeypatch.setattr(kind, "traits", traits)
+    assert [(r["id"], r["reason"]) for r in records("dlq", "ls")] == [
+        ("m-piano", "again"),
+        ("m-harp", "again"),
+        ("m-tuba", "again"),
+    ]
 
 
 def test_whether_a_letter_is_superseded_is_unknown_without_its_database(

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 
 import pytest
+from msgspec.structs import replace
 
-from callcast.brokers.memory import MemoryBroker
+from callcast.brokers.memory import MemoryBroker, queue
 from callcast.cli.letters import Filter, Redrive, Redriven, Wanted, browse, letter_of, redriven
 from callcast.core.errors import Misuse, NotSent, Unpublished
 from callcast.core.message import Message
@@ -156,6 +157,42 @@ async def test_a_letter_that_cannot_be_sent_stays_dead_and_is_told(
         ("b", False),
     ]
     assert [letter.id async for letter, _ in browse(broker, Wanted())] == ["a"]
+
+
+async def test_copies_of_a_letter_go_with_the_one_that_is_sent(
+    broker: MemoryBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a broker that keeps a letter for each time that a message died."""
+    monkeypatch.setattr(queue, "is_same", lambda *_: False)
+    for _ in range(3):
+        await die(broker, message("a"), message("b"))
+    await die(broker, replace(message("a"), body=b"another"))
+    results = await redrive(broker, clock, Wanted(ids=["a"]))
+    assert [result.id for result in results] == ["a"]
+    assert [m.id for m in await ready(broker, BILLING)] == ["a"]
+    left = [(letter.id, m.body) async for letter, m in browse(broker, Wanted())]
+    assert left == [*[("b", b"{}")] * 3, ("a", b"another")]
+
+
+async def test_what_dies_again_while_its_copies_are_taken_away_stays_dead(
+    broker: MemoryBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await die(broker, message("a"), message("b"))
+    publish = broker.publish
+
+    async def sent_and_dead_again(messages: Sequence[Message]) -> None:
+        await publish(messages)
+        worker = await broker.consume(BILLING)
+        await worker.settle([(each, Dead("again")) for each in await worker.fetch(1, 0.0)])
+        await worker.close()
+
+    monkeypatch.setattr(broker, "publish", sent_and_dead_again)
+    results = await redrive(broker, clock, Wanted())
+    assert [result.id for result in results] == ["a", "b"]
+    left = [
+        (letter.id, letter.reason, letter.redriven) async for letter, _ in browse(broker, Wanted())
+    ]
+    assert left == [("a", "again", 1), ("b", "again", 1)]
 
 
 async def test_a_redrive_that_is_stopped_midway_leaves_each_letter_somewhere(
