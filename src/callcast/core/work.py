@@ -52,6 +52,8 @@ class Work(Struct, frozen=True, eq=False):
     """CONSUME: `Delivery.round`."""
     crashes: int = 0
     """CONSUME: `Delivery.crashes`."""
+    url: str = ""
+    """SERVE: ``scheme:path`` as it was asked for, without the query; empty within the process."""
     transaction: object = None
     """SERVE and CONSUME: the open `Transaction`, set by the inbox layer for the handler."""
 

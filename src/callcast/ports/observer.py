@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Literal, Protocol
 
 from msgspec import Struct
 
+from callcast.core.message import Message
 from callcast.core.work import Work
 
 
@@ -119,6 +120,18 @@ class Lagged(Fact, frozen=True):
     oldest: float
 
 
+class Moved(Struct, frozen=True):
+    """A batch that went between a broker and a worker."""
+
+    operation: Literal["receive", "settle"]
+    topic: str
+    group: str
+    messages: Sequence[Message]
+    took: float
+    """Seconds. Of a receive: waiting for the first message too."""
+    error: Exception | None = None
+
+
 class WorkSpan(Protocol):
     """One span around one piece of work; also times it for the metrics."""
 
@@ -173,6 +186,10 @@ class Observer(Protocol):
         When nobody records, what came in with the ambient work is passed on.
         """
         ...
+
+    def moved(self, batch: Moved) -> None:
+        """Make a span of a batch that was fetched or settled just now; asked while tracing only."""
+        del batch
 
     def measure(self, work: Work, took: float, error: BaseException | None) -> None:
         """Record a duration in the metric that belongs to the work's kind."""

@@ -53,6 +53,8 @@ class Arrival(Struct, frozen=True):
     causation_id: str | None = None
     headers: Mapping[str, str] = NO_HEADERS
     """All headers, lower-case names."""
+    url: str = ""
+    """``scheme:path`` as it was asked for, percent-encoded, without the query."""
 
 
 class Dispatcher(Protocol):

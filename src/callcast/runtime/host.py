@@ -33,6 +33,7 @@ from callcast.runtime.service import Handler, Service
 from callcast.runtime.serving import Served
 from callcast.runtime.subscription import Subscription, WorkerSettings
 from callcast.runtime.sweeper import Sweeper
+from callcast.runtime.traced_feed import traced
 from callcast.runtime.transaction import Transaction, Units
 from callcast.runtime.worker import Worker
 from callcast.stores.inbox import arrival_of
@@ -179,7 +180,7 @@ class Host:
             lease=settings.lease,
         )
         return Worker(
-            self._feed(handler, bound),
+            traced(self._feed(handler, bound), house.ports),
             subscription,
             ports=house.ports,
             tasks=house.tasks,

@@ -105,4 +105,5 @@ class Desk:
             context=context,
             deadline=deadline,
             attempt=arrival.attempt,
+            url=arrival.url,
         )

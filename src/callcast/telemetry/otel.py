@@ -17,19 +17,28 @@ from opentelemetry.context import Context as OtelContext
 from opentelemetry.trace import Link, Span, StatusCode, Tracer
 
 from callcast.core.context import AMBIENT
+from callcast.core.message import NO_HEADERS, Message
 from callcast.core.outcome import Dead, Later
 from callcast.core.work import Kind, Work
 from callcast.ports.clock import Clock
-from callcast.ports.observer import Fact, WorkSpan
+from callcast.ports.observer import Fact, Moved, WorkSpan
 from callcast.telemetry import names
 from callcast.telemetry.instruments import Instruments
 from callcast.telemetry.logs import FactLog
-from callcast.telemetry.propagation import creation, extracted, incoming, injected, passed_on
+from callcast.telemetry.propagation import (
+    creation,
+    extracted,
+    incoming,
+    injected,
+    message_carrier,
+    passed_on,
+)
 from callcast.telemetry.spans import (
     Described,
     attempt_labels,
     described,
     described_attempt,
+    described_batch,
     error_text,
     error_type,
     outcome_type,
@@ -38,6 +47,11 @@ from callcast.telemetry.spans import (
 
 LOOK_EVERY = 1.0
 """Seconds between two looks for an SDK while there is none: asking each time would cost 0.8 us."""
+
+LINKS_MAX = 128
+"""Of one batch's span; SDKs keep so many by default."""
+_NANO = 1e9
+_NOWHERE = OtelContext()
 
 _API = ("opentelemetry.trace", "opentelemetry.metrics")
 _SERVER_ERROR = 500
@@ -131,6 +145,31 @@ class OtelObserver:
             return injected()
         return passed_on(AMBIENT.get() if work.context is None else work.context)
 
+    def moved(self, batch: Moved) -> None:
+        """Make the span of a batch, which ends now.
+
+        That of a single message is part of its trace, as its handling is; a larger one links.
+        """
+        if isinstance(self._tracer, trace.NoOpTracer):
+            return
+        what = described_batch(batch, self._system)
+        single = len(batch.messages) == 1
+        joins = [self._joined(message) for message in batch.messages[:LINKS_MAX]]
+        links = [link for _, found in joins for link in found]
+        ended = self._clock.wall()
+        span = self._tracer.start_span(
+            what.name,
+            joins[0][0] if single else _NOWHERE,
+            what.kind,
+            what.attributes,
+            links,
+            start_time=round((ended - batch.took) * _NANO),
+        )
+        if batch.error is not None:
+            span.set_attribute(names.ERROR_TYPE, error_type(batch.error))
+            span.set_status(StatusCode.ERROR, error_text(batch.error))
+        span.end(round(ended * _NANO))
+
     def measure(self, work: Work, took: float, error: BaseException | None) -> None:
         """Record how long the work took, in seconds."""
         if self.is_tracing and self._instruments is not None:
@@ -176,16 +215,20 @@ class OtelObserver:
         )
 
     def _begin_handling(self, work: Work, what: Described) -> WorkSpan:
-        came = extracted(incoming(work))
+        parent, links = self._joined(work.message)
+        span = self._tracer.start_span(what.name, parent, what.kind, what.attributes, links)
+        return _Started(span, parent)
+
+    def _joined(self, message: Message | None) -> tuple[OtelContext, Sequence[Link]]:
+        """How what is done with a message joins the trace that it was created in."""
+        came = extracted(NO_HEADERS if message is None else message_carrier(message))
         creation = trace.get_current_span(came).get_span_context()
         links: Sequence[Link] = (Link(creation),) if creation.is_valid else ()
         # What is handled again long after belongs to no request that is still under way.
-        is_redriven = work.message is not None and names.REDRIVE_COUNT in work.message.headers
-        parent = came
+        is_redriven = message is not None and names.REDRIVE_COUNT in message.headers
         if is_redriven or not self._is_joined:
-            parent = trace.set_span_in_context(trace.INVALID_SPAN, came)  # the baggage stays
-        span = self._tracer.start_span(what.name, parent, what.kind, what.attributes, links)
-        return _Started(span, parent)
+            return trace.set_span_in_context(trace.INVALID_SPAN, came), links  # the baggage stays
+        return came, links
 
 
 class _Started:

@@ -8,6 +8,8 @@
 | PUBLISH             | PRODUCER | ``publish {topic}``   |
 | into an outbox      | PRODUCER | ``create {topic}``    |
 | CONSUME             | CONSUMER | ``process {topic}``   |
+| a batch fetched     | CLIENT   | ``receive {topic}``   |
+| a batch settled     | CLIENT   | ``settle {topic}``    |
 
 Neither payloads nor query strings become attributes, and names hold templates, never ids.
 """
@@ -25,6 +27,7 @@ from callcast.core.errors import CallcastError, Refused, Remote, Undecodable
 from callcast.core.outcome import Dead, Later
 from callcast.core.work import Kind, Work
 from callcast.policies.notes import type_name
+from callcast.ports.observer import Moved
 from callcast.telemetry import names
 
 Attributes: TypeAlias = dict[str, str | int]
@@ -45,8 +48,9 @@ def described(work: Work, system: str) -> Described:
     if work.kind is Kind.SERVE:
         labels = served_labels(work)
         name = f"{labels[names.HTTP_METHOD]} {labels[names.HTTP_ROUTE]}"
-        # The path as a template: the one that was asked for holds parts of the request.
-        own = {names.OPERATION: work.name, names.URL_PATH: labels[names.HTTP_ROUTE]}
+        # Within the process there is no path but the template.
+        path = work.url.partition(":")[2] or labels[names.HTTP_ROUTE]
+        own = {names.OPERATION: work.name, names.URL_PATH: path}
         return Described(name, SpanKind.SERVER, {**labels, **own})
     labels = message_labels(work, system)
     attributes = {**labels, **_message_attributes(work)}
@@ -75,6 +79,22 @@ def described_attempt(work: Work, url: str) -> Described:
     return Described(name, SpanKind.CLIENT, attributes)
 
 
+def described_batch(batch: Moved, system: str) -> Described:
+    """The span of a batch that was fetched or settled."""
+    attributes: Attributes = {
+        names.MESSAGING_OPERATION: batch.operation,
+        names.MESSAGING_OPERATION_TYPE: batch.operation,
+        names.MESSAGING_SYSTEM: system,
+        names.MESSAGING_DESTINATION: batch.topic,
+        names.MESSAGING_GROUP: batch.group,
+    }
+    if len(batch.messages) == 1:
+        attributes[names.MESSAGING_MESSAGE_ID] = batch.messages[0].id
+    else:
+        attributes[names.MESSAGING_BATCH_COUNT] = len(batch.messages)
+    return Described(f"{batch.operation} {batch.topic}", SpanKind.CLIENT, attributes)
+
+
 # Labels: attributes of few values, fit for metrics too.
 
 
@@ -97,7 +117,8 @@ def attempt_labels(work: Work, url: str) -> Attributes:
 def served_labels(work: Work) -> Attributes:
     """Labels of a served call; one from the same process counts as the request it stands for."""
     method, template = _route(work)
-    return {names.HTTP_METHOD: method, names.HTTP_ROUTE: template, names.URL_SCHEME: "http"}
+    scheme = work.url.partition(":")[0] or "http"
+    return {names.HTTP_METHOD: method, names.HTTP_ROUTE: template, names.URL_SCHEME: scheme}
 
 
 def message_labels(work: Work, system: str) -> Attributes:

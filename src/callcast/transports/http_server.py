@@ -205,6 +205,7 @@ def arrival_of(request: Incoming, payload: Payload) -> Arrival:
         request.correlation_id,
         headers.get(CAUSATION),
         headers,
+        request.url,
     )
 
 

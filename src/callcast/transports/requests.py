@@ -36,6 +36,9 @@ class Incoming(Struct, frozen=True):
     """The caller's, or a new one."""
     idempotency_key: str | None
     """None when there is none; empty when it is malformed."""
+    url: str
+    """``scheme:path``, the prefix included; the scheme is what the server was reached by, as far as
+    it knows (behind a proxy it must be told to believe ``X-Forwarded-Proto``)."""
 
 
 class Reply(Struct, frozen=True):
@@ -82,27 +85,33 @@ def incoming_of(scope: Scope, new_id: Callable[[], str]) -> Incoming:
         name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
     key = headers.get("idempotency-key")
+    whole, path = paths_of(scope)
     return Incoming(
         scope["method"],
-        path_of(scope),
+        path,
         scope["query_string"].decode("latin-1"),
         headers,
         size,
         correlation_of(headers) or new_id(),
         None if key is None else parse_key(key) or "",
+        f"{scope.get('scheme', 'http')}:{whole}",
     )
 
 
-def path_of(scope: Scope) -> str:
-    """The percent-encoded path below the mount's prefix."""
+def paths_of(scope: Scope) -> tuple[str, str]:
+    """The percent-encoded path, and the same below the mount's prefix.
+
+    Some frameworks hand on the whole path to what they mount, others what is below the prefix.
+    """
     raw: bytes | None = scope.get("raw_path")
     path = quote(scope["path"], safe=PATH_SAFE + "/") if raw is None else raw.decode("latin-1")
     root: str = scope.get("root_path", "")
     if root:
         prefix = literal_of(root)
         if path.startswith(prefix) and path[len(prefix) : len(prefix) + 1] in {"", "/"}:
-            return path[len(prefix) :]
-    return path
+            return path, path[len(prefix) :]
+        return prefix + path, path
+    return path, path
 
 
 def refusal_of(request: Incoming, limits: HttpLimits) -> Problem | None:
