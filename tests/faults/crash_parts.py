@@ -30,6 +30,7 @@ class Scene:
         self.folder = folder
         self.log = folder / "faults.log"
         self.children: list[subprocess.Popen[str]] = []
+        self._is_over = False
         for name in ("orders", "packers"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
@@ -42,6 +43,7 @@ class Scene:
         self, role: str, number: int = 0, *, armed: str = "", mutant: str = "", **more: str
     ) -> subprocess.Popen[str]:
         """Start a role; its output is read by `finish`."""
+        assert not self._is_over, "the scene is over"
         environment = {
             **os.environ,
             FAILPOINTS: armed,
@@ -78,6 +80,10 @@ class Scene:
             return []
         lines = [line.split() for line in self.log.read_text().splitlines()]
         return [(int(pid), place) for pid, place in lines]
+
+    def until_ready(self, child: subprocess.Popen[str]) -> None:
+        """Wait until that child is ready to work."""
+        until((self.folder / f"ready-{child.pid}").exists, "it never got ready")
 
     def until_reported(self, child: subprocess.Popen[str], place: str) -> None:
         """Wait until that child passed an armed place."""
@@ -134,11 +140,17 @@ class Scene:
             f"update callcast_outbox set is_head = 1 where id in ({heads})",
         )
 
+    def stop(self) -> None:
+        """Kill all children and start no more; somebody may wait for them in another thread."""
+        self._is_over = True
+        for child in self.children:
+            child.kill()
+
     def end(self) -> None:
         """Leave no child behind, whatever the test found."""
+        self.stop()
         for child in self.children:
-            if child.poll() is None:
-                os.kill(child.pid, signal.SIGKILL)
+            if child.stdout is not None and not child.stdout.closed:
                 child.communicate(timeout=WITHIN)
 
 
@@ -151,9 +163,9 @@ def finish(child: subprocess.Popen[str], *complaints: str) -> str:
     return out
 
 
-def until(happened: Callable[[], bool], otherwise: str) -> None:
+def until(happened: Callable[[], bool], otherwise: str, within: float = WITHIN) -> None:
     """Look again and again, with a deadline."""
-    deadline = time.monotonic() + WITHIN
+    deadline = time.monotonic() + within
     while not happened():
         assert time.monotonic() < deadline, otherwise
         time.sleep(0.01)

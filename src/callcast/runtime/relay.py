@@ -100,10 +100,12 @@ class Relay:
             self._reach("outbox.before_publish")
             await self._publish(message)
         except Misuse as error:
+            self._reach("outbox.refused")
             return Dead(summary(error))
         except CircuitOpen as error:
             return Release(min(MOST, max(FIRST, error.retry_after)), summary(error))
         except Exception as error:  # noqa: BLE001 - whatever it was, the row is still ours to send
+            self._reach("outbox.refused")
             delay = min(MOST, FIRST * 2.0 ** min(work.round, 16))
             return Later(delay * (0.5 + 0.5 * self._ports.dice()), summary(error))
         self._reach("outbox.after_publish")
