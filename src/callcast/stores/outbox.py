@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import cast
+from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
 from msgspec import Struct
@@ -45,6 +45,26 @@ class Lane(Struct, frozen=True):
     epoch: int
     left: float
     owner: str
+
+
+class Parked(NamedTuple):
+    """A row that the broker will never take as it is; it holds its key."""
+
+    bus: str
+    id: str
+    """Of the message."""
+    topic: str
+    key: str | None
+    attempts: int
+    error: str
+    age: float
+    """Seconds."""
+    behind: int
+    """How many rows of its key wait behind it."""
+    message: Message
+
+
+_ParkedFields: TypeAlias = tuple[str, str, str, str | None, int, str, float, int]
 
 
 class Pending(Struct, frozen=True):
@@ -146,6 +166,28 @@ class Outbox:
     async def unpark(self, session: Session) -> int:
         """Try all parked rows of this bus again; how many."""
         return await session.execute(self._texts.unpark, self.bus)
+
+    async def exists(self, database: Database) -> bool:
+        """Whether this database has an outbox at all."""
+        return bool(await database.read(self._texts.exists))
+
+    async def parked(self, database: Database) -> Sequence[Parked]:
+        """The parked rows of all buses, oldest first."""
+        rows = await database.read(self._texts.parked)
+        return [
+            Parked(*cast("_ParkedFields", row[:-1]), _decode(cast("bytes", row[-1])))
+            for row in rows
+        ]
+
+    async def skip(self, session: Session, message_id: str) -> bool:
+        """Give up a parked row for good and let its key go on; False when none is parked.
+
+        The message is lost with it, because somebody has said so.
+        """
+        rows = await session.fetch(self._texts.skip, self.bus, message_id)
+        if rows:
+            await session.execute(self._texts.promote_key, self.bus, *rows[0])
+        return bool(rows)
 
     async def pending(self, database: Database) -> Sequence[Pending]:
         """What is not sent yet, per bus: also of buses that nobody relays."""

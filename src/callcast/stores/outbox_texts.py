@@ -15,6 +15,7 @@ class OutboxTexts(Struct, frozen=True):
     """One statement per step; the parameters are those of the step, in its order."""
 
     tables: Sequence[str]
+    exists: str
     add_lane: str
     next_seq: str
     undo_seq: str
@@ -28,9 +29,12 @@ class OutboxTexts(Struct, frozen=True):
     fence: str
     mark: str
     promote: str
+    promote_key: str
     put_off: str
     park: str
     unpark: str
+    parked: str
+    skip: str
     pending: str
     clean: str
     buses: str
@@ -76,6 +80,7 @@ SQLITE = OutboxTexts(
             lease_until real not null default 0,
             primary key (bus, lane)) without rowid""",
     ),
+    exists="select 1 from sqlite_schema where name = 'callcast_outbox'",
     add_lane="insert into callcast_outbox_lane (bus, lane) values (?, ?) on conflict do nothing",
     next_seq="""insert into callcast_outbox_key values (?, ?, ?, 1)
         on conflict do update set last_seq = last_seq + 1 returning last_seq""",
@@ -111,6 +116,9 @@ SQLITE = OutboxTexts(
             where n.bus = o.bus and n.topic = o.topic and n.key = o.key and n.state <> 1)
         from callcast_outbox o
         where o.id in (select value from json_each(?)) and o.key is not null)""",
+    promote_key="""update callcast_outbox set is_head = 1 where state = 0 and id = (
+        select min(id) from callcast_outbox
+        where bus = ? and topic = ? and key = ? and state <> 1)""",
     put_off=sqlite("""update callcast_outbox
         set attempts = attempts + 1, next_attempt_at = NOW + ?, last_error = ?
         where id = ? and state = 0"""),
@@ -119,6 +127,13 @@ SQLITE = OutboxTexts(
         where id = ? and state = 0""",
     unpark="""update callcast_outbox set state = 0, is_head = 1, next_attempt_at = 0
         where state = 2 and bus = ?""",
+    parked=sqlite("""select o.bus, o.message_id, o.topic, o.key, o.attempts, o.last_error,
+        NOW - o.created_at, (select count(*) from callcast_outbox n
+            where n.bus = o.bus and n.topic = o.topic and n.key = o.key and n.state = 0),
+        o.message
+        from callcast_outbox o where o.state = 2 order by o.id"""),
+    skip="""delete from callcast_outbox where bus = ? and message_id = ? and state = 2
+        returning topic, key""",
     pending=sqlite("""select o.bus,
         sum(o.state = 0 and h.state = 0 and h.next_attempt_at <= NOW),
         sum(o.state = 0 and (h.state = 2 or h.next_attempt_at > NOW)),

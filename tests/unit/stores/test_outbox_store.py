@@ -168,6 +168,38 @@ async def test_a_parked_row_parks_its_key_alone_until_it_is_unparked(
     assert set(await due(database, outbox)) == {"-", "a2"}
 
 
+async def test_a_parked_row_is_listed_with_what_waits_behind_it(
+    database: SqliteDatabase, outbox: Outbox
+) -> None:
+    assert await outbox.exists(database)
+    await add(database, outbox, message("a1", "a"), message("a2", "a"), message("-"))
+    rows = await due(database, outbox)
+    async with database.begin() as session:
+        await outbox.park(session, rows["a1"], "too large")
+        await outbox.park(session, rows["-"], "forbidden")
+    second, first = await outbox.parked(database)
+    assert (first.bus, first.id, first.key, first.error) == ("orders", "a1", "a", "too large")
+    assert (first.behind, first.attempts, first.message.body) == (1, 1, b"a1")
+    assert (second.id, second.key, second.behind) == ("-", None, 0)
+
+
+async def test_a_skipped_row_is_gone_and_its_key_goes_on(
+    database: SqliteDatabase, outbox: Outbox
+) -> None:
+    await add(database, outbox, message("a1", "a"), message("a2", "a"), message("-"))
+    rows = await due(database, outbox)
+    async with database.begin() as session:
+        assert not await outbox.skip(session, "a1")  # not parked: it may still leave
+        await outbox.park(session, rows["a1"], "too large")
+        await outbox.park(session, rows["-"], "forbidden")
+        assert not await Outbox("sqlite", "others").skip(session, "a1")
+        assert await outbox.skip(session, "a1")
+        assert await outbox.skip(session, "-")
+        assert not await outbox.skip(session, "a1")
+    assert set(await due(database, outbox)) == {"a2"}
+    assert await outbox.parked(database) == []
+
+
 async def test_a_lane_has_one_owner_and_a_stale_owner_marks_nothing(
     database: SqliteDatabase, outbox: Outbox
 ) -> None:
