@@ -10,7 +10,7 @@ from contextlib import aclosing
 import click
 import msgspec
 
-from callcast.cli.failure import Failure, Partial
+from callcast.cli.failure import Failure, Partial, Unreachable
 from callcast.cli.inboxes import inboxes
 from callcast.cli.letters import (
     FIELDS,
@@ -28,6 +28,7 @@ from callcast.core.message import Message
 from callcast.ports.broker import Broker, Parks, Source, need
 from callcast.ports.clock import Clock
 from callcast.runtime.system import system_ports
+from callcast.telemetry.logs import without_passwords
 
 COLUMNS = ("id", "type", "group", "key", "attempts", "last_failed_at", "reason", "superseded")
 STACK = "callcast-error-stack"
@@ -132,8 +133,9 @@ def redrive(
 ) -> None:
     """Send dead letters again, under their ids, only to the group that failed.
 
-    Each is sent before it leaves the dead letters: stopped midway, start it again. Exit code 5
-    when some could not be sent.
+    Each is sent before it leaves the dead letters: stopped midway, start it again. When the broker
+    fails again and again it stops by itself and says how many are left. Exit code 5 when some
+    could not be sent, 3 when none could because the broker failed.
     """
     if everything == bool(wanted.ids or wanted.filters or wanted.group):
         raise Failure(
@@ -144,12 +146,14 @@ def redrive(
         emit([record_of(letter) for letter, _ in _looked_at(url, wanted)], form, COLUMNS)
         return
 
-    async def send(broker: Broker, clock: Clock) -> list[Redriven]:
-        return await _collect(Redrive(broker, wanted, clock=clock, by=operator(), rate=rate))
+    async def send(broker: Broker, clock: Clock) -> tuple[list[Redriven], Failure | None]:
+        redriving = Redrive(broker, wanted, clock=clock, by=operator(), rate=rate)
+        results = await _collect(redriving)
+        return results, await _stopped(redriving, results)
 
-    results = on_broker(url, send)
+    results, stopped = on_broker(url, send)
     emit([msgspec.structs.asdict(result) for result in results], form, ("id", "group", "error"))
-    _conclude(results, wanted)
+    _conclude(results, wanted, stopped)
 
 
 @dlq.command(
@@ -194,10 +198,27 @@ def skip(*, message_id: str, url: str | None, form: str, group: str | None) -> N
     emit(skipped, form, ("id", "group", "key", "held"))
 
 
-def _conclude(results: Sequence[Redriven], wanted: Wanted) -> None:
+async def _stopped(redriving: Redrive, results: Sequence[Redriven]) -> Failure | None:
+    """Why it stopped before its end and how many letters are left, if it did."""
+    reason = redriving.stopped
+    if reason is None:
+        return None
+    left = await redriving.left()
+    what = "an unknown number of" if left is None else left
+    is_partial = any(not result.error for result in results)
+    kind = Partial if is_partial else Unreachable
+    return kind(
+        f"{type(reason).__name__}: {without_passwords(str(reason))}; {what} dead letters are left",
+        fix="callcast doctor, then the same redrive again",
+    )
+
+
+def _conclude(results: Sequence[Redriven], wanted: Wanted, stopped: Failure | None) -> None:
     """Say how it went, and fail when it did not all go well."""
     failed = [result for result in results if result.error]
     note(f"{len(results) - len(failed)} redriven, {len(failed)} failed")
+    if stopped is not None:
+        raise stopped
     missing = sorted(set(wanted.ids) - {result.id for result in results})
     if failed or (results and missing):
         names = ", ".join([*(result.id for result in failed), *missing][:5])

@@ -12,11 +12,27 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from callcast.core.errors import CallcastError, Misuse
+from callcast.core.errors import (
+    CallcastError,
+    CircuitOpen,
+    Misuse,
+    NotSent,
+    Unavailable,
+    Unpublished,
+)
 from callcast.core.message import Message, is_same
 from callcast.core.outcome import DEAD_REASON, DONE
 from callcast.policies.notes import FIRST_FAILED_AT
-from callcast.ports.broker import Broker, Browses, Consumer, Delivery, Part, Source, need
+from callcast.ports.broker import (
+    Broker,
+    Browses,
+    Consumer,
+    Delivery,
+    Part,
+    Source,
+    Unsettled,
+    need,
+)
 from callcast.ports.clock import Clock
 from callcast.telemetry.names import REDRIVE_COUNT
 
@@ -24,6 +40,9 @@ PAGE = 100
 """Letters looked at in one go."""
 LEASE = 60.0
 """Seconds for which a redrive holds the letters in its hands; renewed at a third."""
+
+FAILURES_MAX = 3
+"""Of the broker, in a row: more letters would only wait as long each, and fail."""
 
 REDRIVEN_BY = "callcast-redriven-by"
 
@@ -187,6 +206,13 @@ class Redrive:
     Each is published first and taken from the dead letters then: killed between the two, it is in
     both places under the same id, and the inbox removes the second. What dies again while this
     runs is left alone: a letter is redriven once.
+
+    | a letter was not sent because of  | then                                                   |
+    |-----------------------------------|--------------------------------------------------------|
+    | itself (too large, say)           | it stays where it is, and the next one is sent         |
+    | the broker, `FAILURES_MAX` in a row | the circuit opens: `stopped` says why, the rest stays |
+
+    A broker that can neither hand over letters nor take them away stops it at once.
     """
 
     def __init__(
@@ -198,14 +224,34 @@ class Redrive:
         self._by = by
         self._gap = 1.0 / rate if rate else 0.0
         self._next = 0.0  # when the next letter may go, on the clock's now()
+        self._failures = 0  # of the broker, in a row
+        self.stopped: CallcastError | None = None
+        """Why it stopped before its end: `CircuitOpen`, or what the broker said."""
 
     async def __call__(self) -> AsyncGenerator[Redriven]:
         """Redrive; one record per letter as it is done or has failed."""
         for source in await sources_of(self._broker, self._wanted.group):
             if (await self._broker.lag(source)).dead:
-                async with aclosing(self._drain(source)) as results:
+                async with aclosing(self._until_stopped(source)) as results:
                     async for result in results:
                         yield result
+            if self.stopped is not None:
+                break
+
+    async def left(self) -> int | None:
+        """How many wanted letters are there; None where the broker does not say."""
+        try:
+            return sum([1 async for _ in browse(self._broker, self._wanted)])
+        except CallcastError:
+            return None
+
+    async def _until_stopped(self, source: Source) -> AsyncGenerator[Redriven]:
+        try:
+            async with aclosing(self._drain(source)) as results:
+                async for result in results:
+                    yield result
+        except (Unavailable, Unsettled) as error:
+            self.stopped = error
 
     async def _drain(self, source: Source) -> AsyncGenerator[Redriven]:
         consumer = await self._broker.consume(source, part=Part.DEAD, lease=LEASE, prefetch=PAGE)
@@ -221,6 +267,8 @@ class Redrive:
                     if not result.error:
                         await hand.done(delivery)
                     yield result
+                    if self.stopped is not None:
+                        return
         finally:
             await consumer.close()
 
@@ -228,14 +276,40 @@ class Redrive:
         try:
             await self._broker.publish([redriven(message, source.group, self._by)])
         except CallcastError as error:
+            self._count(error)
             return Redriven(message.id, source.topic, source.group, str(error))
+        self._failures = 0
         return Redriven(message.id, source.topic, source.group)
+
+    def _count(self, error: CallcastError) -> None:
+        """Count a failure of the broker; the circuit opens at the last one."""
+        if isinstance(error, CircuitOpen):
+            self.stopped = error
+        elif is_of_broker(error):
+            self._failures += 1
+            if self._failures >= FAILURES_MAX:
+                self.stopped = CircuitOpen(
+                    f"the circuit of the broker is open: {self._failures} letters in a row were"
+                    f" not sent, the last one because {error}",
+                    retry_after=0.0,
+                )
+        else:
+            self._failures = 0
 
     async def _pace(self) -> None:
         now = self._clock.now()
         if self._next > now:
             await self._clock.sleep(self._next - now)
         self._next = max(now, self._next) + self._gap
+
+
+def is_of_broker(error: CallcastError) -> bool:
+    """Whether the broker failed, and not this message alone was refused."""
+    if isinstance(error, Unpublished):
+        return any(one is not None and is_of_broker(one) for one in error.errors)
+    return not isinstance(error, Misuse) and (
+        not isinstance(error, NotSent) or error.__cause__ is not None
+    )
 
 
 class Hand:

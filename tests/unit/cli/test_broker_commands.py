@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from callcast.cli.app import main
 from callcast.core.contract import Event
-from callcast.core.errors import NotSent, Refused, Unpublished
+from callcast.core.errors import NotSent, Refused, Unanswered, Unavailable, Unpublished
 from callcast.core.message import Message
 from callcast.core.outcome import DEAD_REASON, noted
 from callcast.ports.broker import Broker, Browses, Glimpse, Source
@@ -52,12 +52,7 @@ def on_broker(url: str, work: Callable[[Broker], Coroutine[object, object, objec
     asyncio.run(open_and_work())
 
 
-@pytest.fixture
-def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A broker in which billing packs what stock could not: three dead letters of one group."""
-    url = f"sqlite:///{tmp_path / 'shop.db'}"
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("CALLCAST_BROKER", url)
+def shop() -> tuple[Service, Service]:
     stock, billing = Service("stock"), Service("billing")
 
     @stock.on(PLACED)
@@ -68,6 +63,25 @@ def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
     @billing.on(PLACED)
     async def bill(order: str) -> None: ...
+
+    return stock, billing
+
+
+def pack_what_is_there(url: str) -> None:
+    async def work() -> None:
+        async with Bus(url, services=shop(), name="shop") as bus:
+            await bus.idle()
+
+    asyncio.run(work())
+
+
+@pytest.fixture
+def url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A broker in which billing packs what stock could not: three dead letters of one group."""
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CALLCAST_BROKER", url)
+    stock, billing = shop()
 
     async def work() -> None:
         async with Bus(url, services=[stock, billing], name="shop") as bus:
@@ -187,6 +201,50 @@ def test_a_redrive_that_succeeds_in_part_exits_5(url: str, monkeypatch: pytest.M
     assert "2 redriven, 1 failed" in result.stderr
     assert "m-harp" in result.stderr
     assert [r["id"] for r in records("dlq", "ls")] == ["m-harp"]
+
+
+@pytest.mark.parametrize(("good", "code", "left"), [(1, 5, "5 dead letters"), (0, 3, "6 dead")])
+def test_a_redrive_stops_when_the_broker_fails_and_says_what_is_left(
+    url: str, monkeypatch: pytest.MonkeyPatch, good: int, code: int, left: str
+) -> None:
+    async def more() -> None:
+        async with Bus(url, name="shop") as bus:
+            for order in ("bed", "sofa", "desk"):
+                await bus.publish(PLACED, order, id=f"m-{order}")
+
+    asyncio.run(more())
+    pack_what_is_there(url)
+    kind = type(registry.open_broker(url, AsyncioClock()))
+    publish = kind.publish
+    asked: list[Message] = []
+
+    async def fail(self: Broker, messages: Sequence[Message]) -> None:
+        asked.extend(messages)
+        if len(asked) <= good:
+            await publish(self, messages)
+            return
+        raise Unpublished([Unanswered("no answer within 5 s", id=messages[0].id)])
+
+    monkeypatch.setattr(kind, "publish", fail)
+    result = run("dlq", "redrive", "--all")
+    assert result.exit_code == code
+    assert f"{good} redriven, 3 failed" in result.stderr
+    assert "CircuitOpen: the circuit of the broker is open" in result.stderr
+    assert left in result.stderr
+    assert len(asked) == good + 3
+
+
+def test_what_is_left_may_be_unknown(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kind = type(registry.open_broker(url, AsyncioClock()))
+
+    async def away(*_: object, **__: object) -> None:
+        raise Unavailable("the disk is gone")
+
+    monkeypatch.setattr(kind, "publish", away)
+    monkeypatch.setattr(kind, "browse", away)
+    result = run("dlq", "redrive", "--all")
+    assert result.exit_code == 3
+    assert "an unknown number of dead letters are left" in result.stderr
 
 
 def test_ids_that_are_not_there_are_told_beside_those_that_were(url: str) -> None:

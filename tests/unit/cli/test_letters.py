@@ -9,8 +9,26 @@ import pytest
 from msgspec.structs import replace
 
 from callcast.brokers.memory import MemoryBroker, queue
-from callcast.cli.letters import Filter, Redrive, Redriven, Wanted, browse, letter_of, redriven
-from callcast.core.errors import Misuse, NotSent, Unpublished
+from callcast.cli.letters import (
+    Filter,
+    Hand,
+    Redrive,
+    Redriven,
+    Wanted,
+    browse,
+    is_of_broker,
+    letter_of,
+    redriven,
+)
+from callcast.core.errors import (
+    CallcastError,
+    CircuitOpen,
+    Misuse,
+    NotSent,
+    Unanswered,
+    Unavailable,
+    Unpublished,
+)
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Dead
 from callcast.ports.broker import Source
@@ -157,6 +175,84 @@ async def test_a_letter_that_cannot_be_sent_stays_dead_and_is_told(
         ("b", False),
     ]
     assert [letter.id async for letter, _ in browse(broker, Wanted())] == ["a"]
+
+
+class Failing:
+    """Publishes nothing from the second letter on, for a reason of the broker's or the letters'."""
+
+    def __init__(self, broker: MemoryBroker, *, cause: Exception | None, good: int = 1) -> None:
+        self._publish = broker.publish
+        self._cause = cause
+        self._good = good
+        self.asked = 0
+
+    async def __call__(self, messages: Sequence[Message]) -> None:
+        self.asked += 1
+        if self.asked <= self._good:
+            await self._publish(messages)
+            return
+        error = NotSent("no", id=messages[0].id)
+        error.__cause__ = self._cause
+        raise Unpublished([error])
+
+
+async def test_when_the_broker_fails_again_and_again_a_redrive_stops(
+    broker: MemoryBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await die(broker, *[message(str(number)) for number in range(10)])
+    failing = Failing(broker, cause=OSError("the disk is full"))
+    monkeypatch.setattr(broker, "publish", failing)
+    redriving = Redrive(broker, Wanted(), clock=clock, by="ops")
+    results = [result async for result in redriving()]
+    assert [bool(result.error) for result in results] == [False, True, True, True]
+    assert isinstance(redriving.stopped, CircuitOpen)
+    assert "3 letters in a row" in str(redriving.stopped)
+    assert await redriving.left() == 9
+
+
+async def test_letters_that_are_refused_for_themselves_stop_nothing(
+    broker: MemoryBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await die(broker, *[message(str(number)) for number in range(10)])
+    monkeypatch.setattr(broker, "publish", Failing(broker, cause=None))
+    redriving = Redrive(broker, Wanted(), clock=clock, by="ops")
+    assert len([result async for result in redriving()]) == 10
+    assert redriving.stopped is None
+
+
+@pytest.mark.parametrize(
+    ("error", "is_so"),
+    [
+        (Unavailable("away"), True),
+        (Unanswered("no answer"), True),
+        (Misuse("too large"), False),
+        (NotSent("refused"), False),
+        (Unpublished([None, NotSent("refused")]), False),
+        (Unpublished([NotSent("refused"), Unanswered("no answer")]), True),
+    ],
+)
+def test_a_failure_is_the_brokers_or_the_messages(error: CallcastError, is_so: bool) -> None:
+    assert is_of_broker(error) is is_so
+
+
+@pytest.mark.parametrize("at", ["publish", "settle"])
+async def test_an_open_circuit_or_a_broker_that_goes_away_stops_a_redrive_at_once(
+    broker: MemoryBroker, clock: ManualClock, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    await die(broker, message("a"), message("b"))
+    error = CircuitOpen("open", retry_after=1.0) if at == "publish" else Unavailable("away")
+
+    async def fail(*_: object) -> None:
+        raise error
+
+    if at == "publish":
+        monkeypatch.setattr(broker, "publish", fail)
+    else:
+        monkeypatch.setattr(Hand, "done", fail)
+    redriving = Redrive(broker, Wanted(), clock=clock, by="ops")
+    results = [result async for result in redriving()]
+    assert [result.id for result in results] == (["a"] if at == "publish" else [])
+    assert redriving.stopped is error
 
 
 async def test_copies_of_a_letter_go_with_the_one_that_is_sent(
