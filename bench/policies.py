@@ -55,6 +55,7 @@ GUARDED = "callcast: Policy() around a function"
 TIMED = "callcast: Policy(deadline=) around a function, timer armed"
 CONSUME = "callcast: CONSUME recipe, typed"
 STACK = "tenacity + circuitbreaker"
+PYBREAKER = "pybreaker (a plain function)"
 
 
 async def nothing() -> int:
@@ -143,7 +144,7 @@ def theirs() -> dict[str, Callable[[], float]]:
     plain = pybreaker.CircuitBreaker()
     return {
         "circuitbreaker": timed(single, 1.0),
-        "pybreaker (a plain function)": timed_plain(lambda: plain.call(int), 3.0),
+        PYBREAKER: timed_plain(lambda: plain.call(int), 3.0),
         "stamina": timed(patient, 20.0),
         "tenacity": timed(retrying(nothing), 25.0),
         STACK: timed(stack, 27.0),
@@ -177,7 +178,9 @@ def main() -> int:
     stack = report.ratio(STACK, CHAIN)
     report.ratio(STACK, GUARDED)
     report.ratio("stamina", GUARDED)
+    report.ratio("tenacity", GUARDED)
     report.ratio("circuitbreaker", BREAKER)
+    report.ratio(PYBREAKER, BREAKER)
     figures = report.figures
     report.goals = [
         Goal("policy chain: tenacity + circuitbreaker cost", stack.median, ">=", 12.0, "x"),

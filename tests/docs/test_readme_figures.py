@@ -14,6 +14,18 @@ def test_the_readme_states_what_the_benches_measured() -> None:
     assert BENCH["written"](README) == README, "run: python bench/readme.py"
 
 
+def test_every_ratio_that_was_measured_is_stated() -> None:
+    """Those without a goal too: a peer that is named in a bench has its figure in the README."""
+    stated = {line for line in README.splitlines() if line.count("|") == 6}
+    for bench in BENCH["BENCHES"]:
+        result = json.loads((ROOT / "bench" / "results" / f"{bench}.json").read_text())
+        for name, ratio in result["ratios"].items():
+            (row,) = (line for line in stated if line.startswith(f"| {bench} | {name} |"))
+            assert f" {ratio['median']:.3g} x |" in row
+    for peer in ("persist-queue", "huey without sync", "two groups", "stamina", "pybreaker"):
+        assert any(peer in line for line in stated), peer
+
+
 def test_a_missed_goal_is_stated_as_missed() -> None:
     for bench in BENCH["BENCHES"]:
         result = json.loads((ROOT / "bench" / "results" / f"{bench}.json").read_text())
