@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
+import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -25,9 +28,13 @@ COMMANDS = {
     "scripts/test": ".ci/run",
     "callcast run": "tests/unit/cli/test_run_command.py",
     "callcast backup": "tests/unit/cli/test_broker_commands.py",
-    "callcast dlq redrive": "tests/e2e/test_demo.py",
+    "callcast dlq redrive": "tests/unit/cli/test_broker_commands.py",
 }
 """Where each command of the README is tried."""
+
+
+DEMO_MAX = 60.0
+"""Seconds that the demo may take with its defaults."""
 
 
 def module(name: str) -> ModuleType:
@@ -40,7 +47,40 @@ def module(name: str) -> ModuleType:
 
 def test_every_command_of_the_readme_is_tried_somewhere() -> None:
     assert commands() == set(COMMANDS)
-    assert all((ROOT / place).is_file() for place in COMMANDS.values())
+    for command, place in COMMANDS.items():
+        assert runs(command, (ROOT / place).read_text(encoding="utf-8")), f"{place}: {command}"
+
+
+def runs(command: str, text: str) -> bool:
+    """Whether a test, or a shell script, gives the words of this command to be run.
+
+    In a test they stand one behind the other in the arguments of a call: that of a function of the
+    test's own for ``callcast``, which it leaves out.
+    """
+    words = command.removeprefix("callcast ").split()
+    if re.search(rf"^(exec )?{re.escape(command)}( |$)", text, re.MULTILINE):
+        return True
+    if text.startswith("#!"):
+        return False
+    calls = [words_of(node) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
+    return any(words == given[at : at + len(words)] for given in calls for at in range(len(given)))
+
+
+def words_of(call: ast.Call) -> list[object]:
+    """The arguments of a call that are constants, those inside of lists too."""
+    given: list[object] = []
+    for argument in call.args:
+        nested = argument.elts if isinstance(argument, ast.List | ast.Tuple) else [argument]
+        given += [each.value if isinstance(each, ast.Constant) else None for each in nested]
+    return given
+
+
+def test_a_command_that_is_only_mentioned_is_not_run() -> None:
+    """The check above is worth something."""
+    assert runs("callcast dlq redrive", 'run("dlq", "redrive", "--all")')
+    assert not runs("callcast dlq redrive", '"""callcast dlq redrive"""\nrun("dlq", "ls")')
+    assert runs("scripts/test", "#!/bin/sh\nexec scripts/test\n")
+    assert not runs("scripts/test", "#!/bin/sh\n# scripts/test\n")
 
 
 def test_every_snippet_of_the_readme_is_run_here() -> None:
@@ -96,9 +136,12 @@ def script(*command: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(180)
 def test_the_demo_closes_its_account() -> None:
+    assert script("scripts/demo", "--help").returncode == 0  # what is to be installed is, by now
+    began = time.monotonic()
     ran = script("scripts/demo")
     assert ran.returncode == 0, ran.stderr[-2_000:]
     assert "orders is accounted for" in ran.stdout
+    assert time.monotonic() - began < DEMO_MAX
 
 
 @pytest.mark.timeout(180)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from callcast.cli.demo import account, acts
+from callcast.cli.demo import account, acts, house
 from callcast.cli.demo import play as demo_play
 from callcast.cli.demo.account import Evidence, Verdict
 from callcast.cli.demo.play import Demo, Options
@@ -186,6 +187,42 @@ async def test_a_service_that_does_not_start_is_said_in_a_sentence(tmp_path: Pat
     command = (sys.executable, "-c", "raise SystemExit('the disk is full')")
     with pytest.raises(Failure, match="did not start: the disk is full"):
         await Demo(Options(orders=20, command=command), Lines()).run()
+
+
+async def test_a_taken_port_is_said_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody takes it after the demo has chosen it."""
+    free = house.free_ports
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = int(taken.getsockname()[1])
+        monkeypatch.setattr(house, "free_ports", lambda count: [port, *free(count - 1)])
+        with pytest.raises(Failure) as caught:
+            await Demo(Options(orders=20), Lines()).run()
+    assert caught.value.exit_code == 2
+    assert "the service 'orders' did not start" in str(caught.value)
+    assert f"cannot use 127.0.0.1:{port}: Address already in use" in str(caught.value)
+
+
+def test_a_missing_permission_is_said_in_a_sentence(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir(mode=0o500)
+    # Root may write anywhere; without this capability it may not.
+    unprivileged = ["setpriv", "--bounding-set=-dac_override", "--inh-caps=-all"]
+    ran = subprocess.run(
+        [
+            *(unprivileged if os.geteuid() == 0 else []),
+            *DEMO,
+            *("--orders", "20", "--broker", f"sqlite:///{locked / 'shop.db'}"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=False,
+    )
+    assert ran.returncode in {3, 4}
+    assert f"error: cannot create {locked / 'shop.db'}: Permission denied" in ran.stderr
+    assert "Traceback" not in ran.stderr
+    assert list(tmp_path.iterdir()) == [locked]
 
 
 @pytest.mark.skipif(
