@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from unittest.mock import NonCallableMock
+
 import pytest
 
 from callcast.brokers.memory import MemoryBroker
 from callcast.core.errors import Misuse
-from callcast.ports.broker import Browses, Rewinds, Schedules, Source, Transacts, Unsettled, need
+from callcast.ports.broker import (
+    Browses,
+    Rewinds,
+    Schedules,
+    Source,
+    Traits,
+    Transacts,
+    Unsettled,
+    need,
+)
 from callcast.testing import ManualClock
 
 
@@ -17,10 +28,11 @@ def test_a_broker_that_has_the_ability_is_given_back_as_one_with_it() -> None:
 
 
 def test_an_ability_that_is_not_there_is_named_with_broker_and_remedy() -> None:
+    plain = NonCallableMock(spec=["traits"], traits=Traits(name="plain"))
     with pytest.raises(
-        Misuse, match="memory broker lacks the ability Rewinds: use a broker that keeps"
+        Misuse, match="plain broker lacks the ability Rewinds: use a broker that keeps"
     ):
-        need(MemoryBroker(ManualClock()), Rewinds)
+        need(plain, Rewinds)
     with pytest.raises(Misuse, match="lacks the ability Transacts: use another broker"):
         need(MemoryBroker(ManualClock()), Transacts)
 

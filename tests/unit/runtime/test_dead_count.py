@@ -159,5 +159,5 @@ async def test_the_metric_of_a_bus_forgets_a_letter_whose_copy_was_handled(
             await bus.publish(event, "o-1", id="same")
             await bus.idle()
             await worker._look_at_lag()
-            worker._feed._known.clear()  # as after a minute
+            worker._feed._feed._known.clear()  # as after a minute
     assert told == [1, 0]

@@ -164,6 +164,10 @@ def test_a_batch_that_was_refused_marks_its_span() -> None:
     assert watched.span.attributes["error.type"] == "callcast.ports.broker.Unsettled"
 
 
+def test_who_observes_nothing_is_told_of_batches_in_vain() -> None:
+    Silent().moved(moved(message()))
+
+
 def test_metrics_alone_make_no_span_of_a_batch() -> None:
     watched = Watched()
     observer = OtelObserver(watched.clock, meters=watched.meters)
