@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ from callcast.runtime.leases import Leases
 from callcast.runtime.peers import Peer
 from callcast.runtime.ports import Ports
 from callcast.runtime.replies import Inquiries, retire_abandoned
-from callcast.runtime.sending import Sender
-from callcast.runtime.service import Service
+from callcast.runtime.sending import Sender, unsent_on_failure
+from callcast.runtime.service import Service, refuse_twins
 from callcast.runtime.serving import Desk
 from callcast.runtime.settings import Settings
 from callcast.runtime.subscription import Subscription
@@ -202,6 +202,10 @@ class Running:
 
     async def open(self, bus: object) -> None:
         """Hosts, topics, workers, in this order."""
+        refuse_twins(
+            (handler for service in self._plan.services for handler in service.handlers),
+            "a bus runs one handler for each, whichever Service object declares it",
+        )
         house = self._house(bus)
         for service in self._plan.services:
             host = Host(service, house)
@@ -236,18 +240,23 @@ class Running:
         self, operation: Operation[Any, Any], message: Message, deadline: float
     ) -> object:
         """Send a request and wait for its answer on this bus's own reply address."""
-        await self._hear_answers()
-        body = await self.inquiries.ask(message, self._send_prepared(operation), deadline)
+
+        async def send(until: float) -> None:
+            await unsent_on_failure(
+                self._hear_answers(),
+                "the address of its answer could not be made",
+                clock=self._plan.ports.clock,
+                until=until,
+                id=message.id,
+            )
+            sender = self.sender
+            if sender.knows(operation):
+                await sender.send(message, until=until)
+            else:
+                await sender.first(operation, message, until=until)
+
+        body = await self.inquiries.ask(message, send, deadline)
         return self._engine.codec.decoder(operation.response)(body)
-
-    def _send_prepared(
-        self, operation: Operation[Any, Any]
-    ) -> Callable[[Message], Awaitable[object]]:
-        async def send(message: Message) -> None:
-            await self.sender.prepare(operation)
-            await self.sender.send(message)
-
-        return send
 
     async def _hear_answers(self) -> None:
         """Open the reply address on first use: most programs never ask over the broker."""

@@ -152,18 +152,19 @@ class Inquiries:
         self._waiting: dict[str, asyncio.Future[Message]] = {}  # changed on the loop only
 
     async def ask(
-        self, message: Message, send: Callable[[Message], Awaitable[object]], within: float
+        self, message: Message, send: Callable[[float], Awaitable[object]], within: float
     ) -> bytes:
-        """Send a request and wait for the body of its answer.
+        """Have a request sent and wait for the body of its answer, for `within` seconds in all.
 
-        Raises `Remote` for an answer that is an error, `Unanswered` when none came in `within`
-        seconds; what `send` raises passes through.
+        `send` is told by when (monotonic) it must end; what it raises passes through. Raises
+        `Remote` for an answer that is an error, `Unanswered` when none came in time.
         """
+        until = self._clock.now() + within
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[message.id] = future
         try:
-            await send(message)
-            async with asyncio.timeout(within):
+            await send(until)
+            with self._clock.expire_at(until, coarse=False):
                 answer = await future
         except TimeoutError as error:
             raise Unanswered(

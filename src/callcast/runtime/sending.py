@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Mapping, Sequence
+from math import inf
 from typing import Any
 
 from msgspec.structs import replace
 
 from callcast.core.contract import Event, Operation
-from callcast.core.errors import Misuse, NotSent, Unavailable
+from callcast.core.errors import Misuse, NotSent
 from callcast.core.message import Message
 from callcast.core.work import Kind, Next, Work
 from callcast.policies.chain import chain
+from callcast.policies.notes import summary
 from callcast.ports.broker import Broker, Schedules, Source, need
+from callcast.ports.clock import Clock
 from callcast.runtime import recipes
 from callcast.runtime.coalescer import Coalescer
 from callcast.runtime.ports import Ports
@@ -37,33 +40,44 @@ class Sender:
         """Whether the topic of this contract exists already."""
         return id(contract) in self._known
 
-    async def prepare(self, contract: Event[Any] | Operation[Any, Any]) -> None:
+    async def first(
+        self,
+        contract: Event[Any] | Operation[Any, Any],
+        message: Message,
+        *,
+        until: float = inf,
+    ) -> None:
+        """Make the topic exist, then send; both together within one deadline, as `send`.
+
+        Where the topic cannot be made, that is `NotSent` with the message's id and the cause.
+        """
+        self._check(message)
+        until = min(until, self._ports.clock.now() + self._deadline)
+        await unsent_on_failure(
+            self._prepare(contract),
+            f"{contract.topic!r} could not be made sure of",
+            clock=self._ports.clock,
+            until=until,
+            id=message.id,
+        )
+        await self.send(message, until=until)
+
+    async def _prepare(self, contract: Event[Any] | Operation[Any, Any]) -> None:
         """Make the topic exist; for a cast also its service's queue, though it has never run."""
         sources: Sequence[Source] = ()
         if isinstance(contract, Operation):
             sources = (Source(contract.topic, contract.service),)
-        try:
-            with self._ports.clock.expire_at(self._ports.clock.now() + self._deadline):
-                await self._broker.ensure([contract.topic], sources)
-        except TimeoutError as error:
-            raise NotSent(
-                f"{contract.topic!r}: the broker did not answer within {self._deadline:g} s"
-            ) from error
-        except Unavailable as error:
-            raise NotSent(f"{contract.topic!r}: {error}") from error
+        await self._broker.ensure([contract.topic], sources)
         self._known[id(contract)] = contract
 
-    async def first(self, contract: Event[Any] | Operation[Any, Any], message: Message) -> None:
-        """Prepare the contract, then send the message; raises as both do."""
-        await self.prepare(contract)
-        await self.send(message)
-
-    def send(self, message: Message) -> Awaitable[object]:
+    def send(self, message: Message, *, until: float = inf) -> Awaitable[object]:
         """Send one message; returns when it is durable.
 
-        Raises `Misuse` for what no repeat would mend, `NotSent` or `Unanswered` with its id.
+        It takes no longer than the publish deadline, and ends by `until` (monotonic). Raises
+        `Misuse` for what no repeat would mend, `NotSent` or `Unanswered` with its id.
         """
         self._check(message)
+        deadline = self._ports.clock.now() + self._deadline
         return self._run(
             Work(
                 Kind.PUBLISH,
@@ -71,7 +85,7 @@ class Sender:
                 message.id,
                 peer=message.topic,
                 message=message,
-                deadline=self._ports.clock.now() + self._deadline,
+                deadline=min(until, deadline),
             )
         )
 
@@ -94,6 +108,26 @@ class Sender:
         if carrier:
             message = traced(message, carrier)
         return self._coalescer.publish(message, deadline)
+
+
+async def unsent_on_failure(
+    act: Awaitable[object], what: str, *, clock: Clock, until: float, id: str
+) -> None:
+    """Do, by `until` (monotonic), what comes before the sending of the message of this id.
+
+    Whatever goes wrong then, the message was not sent: `NotSent` with its id and the cause. Only
+    `Misuse` passes as it is.
+    """
+    try:
+        with clock.expire_at(until, coarse=False):
+            await act
+    except Misuse:
+        raise
+    except Exception as error:
+        why = summary(error)
+        if isinstance(error, TimeoutError) and clock.now() >= until:
+            why = "the broker did not answer by the deadline"
+        raise NotSent(f"message {id!r} was not sent: {what}: {why}", id=id) from error
 
 
 def traced(message: Message, carrier: Mapping[str, str]) -> Message:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar
@@ -147,13 +147,21 @@ class Service:
         return declare
 
     def _add(self, handler: Handler, remedy: str) -> None:
-        topic, group = handler.contract.topic, handler.group
-        for other in self.handlers:
-            if (other.contract.topic, other.group) == (topic, group):
-                raise Misuse(
-                    f"{topic!r} has two handlers in {group!r}: {other.where} and"
-                    f" {handler.where}; {remedy}"
-                )
+        refuse_twins([*self.handlers, handler], remedy)
         if not handler.timeout > 0:
             raise Misuse(f"{handler.where}: timeout={handler.timeout!r} must be above 0 seconds")
         self.handlers.append(handler)
+
+
+def refuse_twins(handlers: Iterable[Handler], remedy: str) -> None:
+    """Raise `Misuse` where two handlers would get the same messages or calls, naming both."""
+    known: dict[tuple[str, str], Handler] = {}
+    for handler in handlers:
+        topic, group = handler.contract.topic, handler.group
+        other = known.get((topic, group))
+        if other is not None:
+            raise Misuse(
+                f"{topic!r} has two handlers in {group!r}: {other.where} and {handler.where};"
+                f" {remedy}"
+            )
+        known[topic, group] = handler

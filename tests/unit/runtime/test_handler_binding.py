@@ -204,6 +204,70 @@ async def test_two_handlers_of_one_operation_are_refused_with_both_places() -> N
     assert "again" in str(caught.value)
 
 
+async def test_two_services_of_a_bus_cannot_handle_the_same_operation() -> None:
+    one, other = Service("inventory"), Service("inventory")
+
+    @one.serves(STOCK)
+    async def stock(sku: str) -> int:
+        return 1
+
+    @other.serves(STOCK)
+    async def again(sku: str) -> int:
+        return 2
+
+    with pytest.raises(Misuse) as caught:
+        async with Bus("memory://", services=[one, other]):
+            pass
+    said = str(caught.value)
+    assert "'inventory.stock' has two handlers in 'inventory'" in said
+    assert "stock (" in said
+    assert "again (" in said
+    assert said.count(f"{__file__}:") == 2
+
+
+async def test_two_services_of_a_bus_cannot_share_the_messages_of_one_group() -> None:
+    one, other = Service("warehouse"), Service("warehouse")
+
+    @one.on(PLACED, group="labels")
+    async def label(order: Order) -> None: ...
+
+    @other.on(PLACED, group="labels")
+    async def again(order: Order) -> None: ...
+
+    with pytest.raises(Misuse, match=r"two handlers in 'warehouse.labels': .*label .* and .*again"):
+        async with Bus("memory://", services=[one, other]):
+            pass
+
+
+async def test_a_bus_is_not_given_the_same_service_twice() -> None:
+    service = Service("warehouse")
+
+    @service.on(PLACED)
+    async def pack(order: Order) -> None: ...
+
+    with pytest.raises(Misuse, match="has two handlers"):
+        async with Bus("memory://", services=[service, service]):
+            pass
+
+
+async def test_two_services_of_one_name_may_handle_different_things() -> None:
+    one, other = Service("warehouse"), Service("warehouse")
+    seen: list[str] = []
+
+    @one.on(PLACED)
+    async def pack(order: Order) -> None:
+        seen.append("pack")
+
+    @other.on(PLACED, group="labels")
+    async def label(order: Order) -> None:
+        seen.append("label")
+
+    async with Bus("memory://", services=[one, other]) as bus:
+        await bus.publish(PLACED, Order("o-1"))
+        await bus.idle()
+    assert sorted(seen) == ["label", "pack"]
+
+
 async def test_a_second_handler_of_an_event_needs_a_group() -> None:
     service = Service("warehouse")
 
