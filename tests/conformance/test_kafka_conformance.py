@@ -38,13 +38,13 @@ class TestKafka(BrokerSuite):
     # With two brokers a partition may have to move, which takes longer than a lease of this suite.
 
     def test_what_one_worker_holds_no_other_gets(self) -> None:
-        self.lease = 8.0
+        self.lease = 9.0
         super().test_what_one_worker_holds_no_other_gets()
 
     def test_a_renewed_lease_holds(self) -> None:
-        self.lease = 8.0
+        self.lease = 9.0
         super().test_a_renewed_lease_holds()
 
     def test_a_key_is_with_one_worker_at_a_time(self) -> None:
-        self.lease = 8.0
+        self.lease = 9.0
         super().test_a_key_is_with_one_worker_at_a_time()

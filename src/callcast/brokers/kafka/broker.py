@@ -31,11 +31,11 @@ from callcast.core.message import Message
 from callcast.ports.broker import Consumer, Difference, Glimpse, Lag, Part, Source, Traits
 from callcast.ports.clock import Clock
 
-REVOKE_WAIT = 25.0
+REVOKE_WAIT = 60.0
 """Seconds that a partition which moves to another process waits for what is out of it."""
 JOIN_WAIT = 10.0
 """Seconds for a group to take a new member in."""
-SHARE_WAIT = 3.0
+SHARE_WAIT = 2.0
 """Seconds that a new member waits for its share; others may have to finish something first."""
 
 TRAITS = Traits(
@@ -123,7 +123,7 @@ class KafkaBroker:
         async with self._joining:
             member = await self._join(source, link)
             member.users += 1
-        parts = Parts(link, self._controlled(link), letters, self._leave)
+        parts = Parts(link=link, control=self._controlled(link), letters=letters, leave=self._leave)
         ready = KafkaConsumer(source, member, parts=parts, lease=lease, on_close=self._forget)
         self._consumers.add(ready)
         return ready
@@ -138,7 +138,7 @@ class KafkaBroker:
         await self._known(source)
         names = names_of(source)
         member = self._members.get(names.group)
-        found = await looking.lag(link, names, self._letters_of(source, link), member)
+        found = await looking.lag(link, names, self._letters_of(source, link), member=member)
         return replace(found, paused=self._controlled(link).roll.is_paused(source))
 
     async def close(self) -> None:
@@ -170,7 +170,7 @@ class KafkaBroker:
             return await self._letters_of(source, link).page(after, limit)
         names = names_of(source)
         member = self._members.get(names.group)
-        return await looking.browse(link, names, member, (part, after, limit))
+        return await looking.browse(link, names, (part, after, limit), member=member)
 
     async def differences(
         self, topics: Sequence[str], sources: Sequence[Source]

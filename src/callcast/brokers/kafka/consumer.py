@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from confluent_kafka import KafkaError
@@ -28,20 +29,14 @@ ENOUGH = 1_000
 RELEASE = Release()
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
     """What the consumers of one source share."""
 
-    def __init__(
-        self,
-        link: Link,
-        control: Control,
-        letters: Letters,
-        leave: Callable[[Member], Awaitable[None]],
-    ) -> None:
-        self.link = link
-        self.control = control
-        self.letters = letters
-        self.leave = leave
+    link: Link
+    control: Control
+    letters: Letters
+    leave: Callable[[Member], Awaitable[None]]
 
 
 class KafkaConsumer:

@@ -27,12 +27,12 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from callcast.brokers.kafka import wire
+from callcast.brokers.kafka import shelved, wire
 from callcast.brokers.kafka.marks import Mark, Marks
 from callcast.brokers.kafka.window import Commit, Item, Window
 from callcast.brokers.kafka.wire import Record
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release, noted
-from callcast.ports.broker import Delivery, Part, Source
+from callcast.ports.broker import Delivery, Source
 
 Place: TypeAlias = tuple[str, int]
 """Topic and partition."""
@@ -60,16 +60,6 @@ class Move(Struct, frozen=True, eq=False):
     delivery: Delivery
     lease: Lease
     outcome: Later | Dead
-
-
-class Counts(Struct):
-    """How much of what was read is not settled."""
-
-    ready: int = 0
-    leased: int = 0
-    delayed: int = 0
-    oldest: float = math.inf
-    """The wall-clock time of the oldest one."""
 
 
 class Desk:
@@ -185,14 +175,11 @@ class Desk:
         self.tick(now)
         if self.is_paused or hand not in self._hands:
             return [], True
-        items: list[Item] = []
         windows = [window for window in self.windows.values() if window.may_have_more]
-        if len(windows) > 1:
-            windows.sort(key=_oldest)
-        for window in windows:
-            _take_from(window, hand, items, limit=limit, now=now)
-        if not limit and not self.source.ordered:
-            items = _suspects(windows, hand, now)
+        if limit or self.source.ordered:
+            items = shelved.pick(windows, hand, limit, now=now)
+        else:
+            items = shelved.suspect(windows, hand, now)
         is_durable = True
         taken: list[Delivery] = []
         for item in items:
@@ -292,44 +279,6 @@ class Desk:
             self.windows[place].plan(now, is_last=True) for place in places if place in self.windows
         ]
 
-    # Looking
-
-    def counts(self, now: float) -> Counts:
-        """How much of what was read is not settled."""
-        self.tick(now)
-        counts = Counts()
-        for window in self.windows.values():
-            delayed = len(self._delayed(window, now))
-            counts.leased += window.out
-            counts.delayed += delayed
-            counts.ready += len(window.open) - window.out - delayed
-            first = next(iter(window.open.values()), None)
-            if first is not None:
-                counts.oldest = min(counts.oldest, first.since)
-        return counts
-
-    def waiting(self, part: Part, now: float) -> list[Item]:
-        """What was read and waits, ready or delayed, oldest first in each partition."""
-        self.tick(now)
-        found: list[Item] = []
-        for window in self.windows.values():
-            delayed = self._delayed(window, now)
-            found += [
-                item
-                for item in window.open.values()
-                if not item.token and (item.seq in delayed) is (part is Part.DELAYED)
-            ]
-        return found
-
-    def is_delayed(self, item: Item, now: float) -> bool:
-        """Whether one that waits does so for a time, or behind something that does."""
-        return item.seq in self._delayed(item.window, now)
-
-    def _delayed(self, window: Window, now: float) -> set[int]:
-        window.admit(now)
-        found = {entry.seq for entry in window.shelf.delayed(now)}
-        return found | {item.seq for item in window.waiting if item.due > now}
-
     # Inside
 
     def _carry_out(self, item: Item, outcome: Outcome, now: float) -> None:
@@ -381,33 +330,6 @@ class Desk:
                 self._crashed(lease.item, now)
             else:
                 hand.check_at = min(hand.check_at, max(lease.until, now + 0.1))
-
-
-def _take_from(window: Window, hand: Hand, items: list[Item], *, limit: int, now: float) -> None:
-    owner = window.owner(hand)
-    pile, lanes = window.pile, window.lanes
-    while len(items) < limit:
-        if pile is not None and not pile.has_unsuspected:
-            return
-        entry = (pile or lanes or window.shelf).next(owner, now)
-        if entry is None:
-            return
-        assert isinstance(entry, Item)  # noqa: S101 - nothing else is put on the shelf
-        items.append(entry)
-
-
-def _oldest(window: Window) -> float:
-    """When the first that waits there was published."""
-    return next((item.since for item in window.open.values() if not item.token), math.inf)
-
-
-def _suspects(windows: Iterable[Window], hand: Hand, now: float) -> list[Item]:
-    """One that may have killed its worker: it runs alone."""
-    for window in windows:
-        entry = window.shelf.next(window.owner(hand), now)
-        if isinstance(entry, Item):
-            return [entry]
-    return []
 
 
 def _unchanged(item: Item) -> None:

@@ -12,8 +12,10 @@ from callcast.core.errors import Misuse, Unavailable
 _HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
         ("authentication failed", "sasl", "_authentication"),
-        "the server refused the user name or the password; check both, and the SASL mechanism"
-        " (?mechanism=)",
+        (
+            "the server refused the user name or the password; check both, and the SASL mechanism"
+            " (?mechanism=)"
+        ),
     ),
     (
         ("certificate verify failed", "certificate"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import TypeVar, cast
+from typing import TypeVar
 
 from confluent_kafka import (
     Consumer,
@@ -22,7 +22,14 @@ from confluent_kafka import (
 )
 from confluent_kafka.cimpl import NewTopic
 
-from callcast.brokers.kafka.asking import EARLIEST, LATEST, AdminClient, OffsetSpec, at_time
+from callcast.brokers.kafka.asking import (
+    EARLIEST,
+    LATEST,
+    Administrator,
+    Spec,
+    administrator,
+    at_time,
+)
 from callcast.brokers.kafka.codes import PARTITION_END, TIMED_OUT
 from callcast.brokers.kafka.desk import Place
 from callcast.brokers.kafka.faults import Faults
@@ -92,9 +99,8 @@ class Link:
         self.office = Office()
         self._sender: Sender | None = None
         self._reader: Consumer | None = None  # of the office's thread
-        settings = {**options.client, "error_cb": self.faults.note}
-        self._admin: AdminClient | None = AdminClient(
-            cast("dict[str, str | int | float | bool]", settings)  # its type knows no callbacks
+        self._admin: Administrator | None = administrator(
+            {**options.client, "error_cb": self.faults.note}
         )
         self._partitions: dict[str, int] = {}
         self._read_before: set[str] = set()  # of the office's thread
@@ -160,12 +166,12 @@ class Link:
             await self.clock.sleep(0.02)
 
     @property
-    def admin(self) -> AdminClient:
+    def admin(self) -> Administrator:
         """The administrator's connection."""
         return self._client
 
     @property
-    def _client(self) -> AdminClient:
+    def _client(self) -> Administrator:
         if self._admin is None:
             raise Unavailable("the broker is closed")
         return self._admin
@@ -184,7 +190,7 @@ class Link:
         """The first offset of each partition whose record is not older; -1 where there is none."""
         return await self._offsets(places, at_time(wall))
 
-    async def _offsets(self, places: Sequence[Place], spec: OffsetSpec) -> Mapping[Place, int]:
+    async def _offsets(self, places: Sequence[Place], spec: Spec) -> Mapping[Place, int]:
         offsets: dict[Place, int] = {}
         limit = self.clock.now() + ASK
         left = list(places)
@@ -200,7 +206,7 @@ class Link:
         return offsets
 
     async def _offsets_once(
-        self, places: Sequence[Place], spec: OffsetSpec
+        self, places: Sequence[Place], spec: Spec
     ) -> tuple[dict[Place, int], KafkaException | None]:
         """The offsets of those partitions that answer, and why one did not."""
         asked = self._client.list_offsets(
@@ -230,7 +236,7 @@ class Link:
             raise self.faults.of(f"look at group {group!r}", error) from error
         return {
             (part.topic, part.partition): (part.offset, part.metadata or "")
-            for part in found.topic_partitions
+            for part in found.topic_partitions or ()
             if part.offset >= 0
         }
 
@@ -246,7 +252,7 @@ class Link:
             result = await self.answer(future)
         except KafkaException as error:
             raise self.faults.of(f"set the start of group {group!r}", error) from error
-        for part in result.topic_partitions:
+        for part in result.topic_partitions or ():
             if part.error is not None:
                 raise self.faults.of(
                     f"set the start of group {group!r}", KafkaException(part.error)

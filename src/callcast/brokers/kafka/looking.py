@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
-from callcast.brokers.kafka import marks, wire
+from callcast.brokers.kafka import marks, shelved, wire
 from callcast.brokers.kafka.desk import Place
 from callcast.brokers.kafka.letters import Letters
 from callcast.brokers.kafka.link import Link
@@ -42,7 +42,7 @@ async def reach_of(link: Link, names: Names) -> Reach:
     return Reach(noted, await link.ends(places))
 
 
-async def lag(link: Link, names: Names, letters: Letters, member: Member | None) -> Lag:
+async def lag(link: Link, names: Names, letters: Letters, *, member: Member | None) -> Lag:
     """How far a group is behind; `member` is this process's own, whose desk knows more."""
     reach = await reach_of(link, names)
     await letters.refresh()
@@ -52,7 +52,8 @@ async def lag(link: Link, names: Names, letters: Letters, member: Member | None)
     owned: dict[Place, int] = {}
     if member is not None:
         with member.lock:
-            counts = member.desk.counts(now)
+            member.desk.tick(now)
+            counts = shelved.counted(member.desk.windows.values(), now)
             owned = {
                 place: max(window.position, window.head)
                 for place, window in member.desk.windows.items()
@@ -156,7 +157,7 @@ def read_position(text: str) -> dict[Place, int]:
 
 
 async def browse(
-    link: Link, names: Names, member: Member | None, wanted: tuple[Part, str, int]
+    link: Link, names: Names, wanted: tuple[Part, str, int], *, member: Member | None
 ) -> list[Glimpse]:
     """The next of what is ready or delayed."""
     part, after, limit = wanted
@@ -181,7 +182,7 @@ async def browse(
                         is_out = True
                     else:
                         due, round_ = item.due_wall or None, item.round
-                        is_delayed = member.desk.is_delayed(item, link.clock.now())
+                        is_delayed = shelved.is_delayed(item, link.clock.now())
         return not is_out and is_delayed is (part is Part.DELAYED), due, round_
 
     return await pages(link, page, look)

@@ -108,7 +108,7 @@ class Options:
             "enable.auto.offset.store": False,
             "partition.assignment.strategy": "cooperative-sticky",
             "session.timeout.ms": int(self.session * 1_000),
-            "heartbeat.interval.ms": max(100, min(1_000, int(self.session * 1_000 / 6))),
+            "heartbeat.interval.ms": max(100, min(1_000, int(self.session * 1_000 / 12))),
             "topic.metadata.refresh.interval.ms": 30_000,
             "fetch.error.backoff.ms": 100,
             "fetch.wait.max.ms": 100,

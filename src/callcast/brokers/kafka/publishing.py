@@ -58,7 +58,7 @@ class Packing:
         given = 0
         for index, message in enumerate(messages):
             topic = topic_of(message)
-            why = _why_not(message, topic, partitions, wall)
+            why = _why_not(message, topic, partitions, wall=wall)
             name = None if message.key is None else (topic, message.key)
             if not why and name in stopped:
                 why = "an earlier message of its key was refused"
@@ -91,7 +91,7 @@ def failure(message: Message, error: KafkaError) -> NotSent | Unanswered:
     return Unanswered(f"message {message.id!r} may be stored: {error.str()}", id=message.id)
 
 
-def _why_not(message: Message, topic: str, partitions: Mapping[str, int], wall: float) -> str:
+def _why_not(message: Message, topic: str, partitions: Mapping[str, int], *, wall: float) -> str:
     if len(message.body) > BODY_MAX:
         return f"its body has {len(message.body)} bytes, and at most {BODY_MAX} can be sent"
     if topic not in partitions:

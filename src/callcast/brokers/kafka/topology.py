@@ -63,7 +63,7 @@ class Topology:
                 continue
             other = self._otherwise(source)
             found += [Difference(name, text, is_missing=False) for text in other]
-            own = [] if other else needed_of(source, self._link.options)
+            own = () if other else (*needed_of(source, self._link.options),)
             found += [
                 Difference(name, f"group {source}: its topic {part!r} is missing", is_missing=True)
                 for part in own

@@ -9,9 +9,9 @@ Pure. Only an unbroken run of settled offsets is committed: a gap would skip the
 a restart. What is settled beyond the gap is noted in the commit's metadata (see `marks`), as is
 what is out: before a delivery is handed over it is noted durably, so that a death counts.
 
-| nobody has crashed | a horizon is noted: below it everything may be out, so that most deliveries  |
-|                    | need no commit of their own                                                  |
-| somebody has       | each offset that is out is noted by itself: neighbours are not suspected     |
+| nobody has crashed | a horizon is noted: below it everything may be out, so that most            |
+|                    | deliveries need no commit of their own                                      |
+| somebody has       | each offset that is out is noted by itself: neighbours are not suspected    |
 """
 
 from __future__ import annotations
