@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Callable, Mapping
 from socket import socket
 from typing import Any, Protocol
@@ -67,14 +66,12 @@ def open_broker(url: str, clock: Clock) -> Broker:
         return _sqlite(url, options, clock)
     if parts.scheme in {"amqp", "amqps"}:
         return _rabbitmq(url, clock)
-    if parts.scheme in {"kafka", "kafkas"}:
-        return _kafka(url, clock)
     if parts.scheme in _EXTRAS:
         driver, extra = _EXTRAS[parts.scheme]
         load(driver, extra=extra)
         raise Misuse(
             f"broker {parts.scheme}://: this version of callcast has no {extra} adapter yet; use"
-            " sqlite:///file.db or memory://"
+            " amqp://host/, sqlite:///file.db or memory://"
         )
     known = ", ".join(["memory", "sqlite", *_EXTRAS])
     raise Misuse(
@@ -189,13 +186,6 @@ def _sqlite(url: str, options: Mapping[str, str], clock: Clock) -> Broker:
 def _rabbitmq(url: str, clock: Clock) -> Broker:
     load("pika", extra="rabbitmq")
     broker: Broker = load("callcast.brokers.rabbitmq").RabbitBroker(url, clock=clock)
-    return broker
-
-
-def _kafka(url: str, clock: Clock) -> Broker:
-    load("confluent_kafka", extra="kafka")
-    kafka = load("callcast.brokers.kafka")
-    broker: Broker = kafka.KafkaBroker(kafka.options_of(url, os.environ), clock=clock)
     return broker
 
 
