@@ -18,7 +18,7 @@ import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import pytest
 
@@ -120,9 +120,14 @@ def had(found: Found) -> Started:
     """That server, if there is one."""
     if isinstance(found, Started):
         return found
+    missing(found.reason)
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test for want of a server, or fail it where there must be one."""
     if os.environ.get("CI") == "true":
-        pytest.fail(found.reason, pytrace=False)
-    pytest.skip(found.reason)
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
 
 
 class OwnServer:

@@ -125,14 +125,14 @@ async def test_without_the_outbox_orders_are_lost(
     assert any(problem.startswith("lost") for problem in verdict.problems)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path, number: signal.Signals) -> None:
+def midway(folder: Path) -> tuple[subprocess.Popen[str], list[psutil.Process]]:
+    """A demo with its files in that folder, when it has just killed a service; its processes."""
     running = subprocess.Popen(
         [*DEMO, "--orders", "200"],
-        stdout=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(folder)},
         start_new_session=True,
     )
     assert running.stderr is not None
@@ -140,6 +140,12 @@ def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path, number: sign
         assert running.poll() is None
     children = psutil.Process(running.pid).children(recursive=True)
     assert len(children) >= 4
+    return running, children
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path, number: signal.Signals) -> None:
+    running, children = midway(tmp_path)
     os.killpg(running.pid, number)  # what a terminal does at Ctrl-C
     _, errors = running.communicate(timeout=20)
     assert running.returncode == 130
@@ -151,19 +157,7 @@ def test_an_interrupt_leaves_no_process_and_no_file(tmp_path: Path, number: sign
 
 def test_its_services_do_not_outlive_it_even_when_it_is_killed(tmp_path: Path) -> None:
     """One of them is frozen, as the demo does before it kills it."""
-    running = subprocess.Popen(
-        [*DEMO, "--orders", "200"],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        start_new_session=True,
-    )
-    assert running.stderr is not None
-    while "killed with SIGKILL" not in running.stderr.readline():
-        assert running.poll() is None
-    children = psutil.Process(running.pid).children(recursive=True)
-    assert len(children) >= 4
+    running, children = midway(tmp_path)
     children[0].suspend()
     running.kill()
     running.communicate(timeout=20)

@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from msgspec.structs import replace
+from operator_parts import records, run
 
-from callcast.cli.app import main
 from callcast.core.contract import Event
 from callcast.core.errors import NotSent, Refused, Unanswered, Unavailable, Unpublished
 from callcast.core.message import Message
@@ -28,28 +27,6 @@ from callcast.runtime.transaction import Transaction
 from callcast.stores.inbox import payload_hash
 
 PLACED = Event("orders.placed", str, key=lambda order: order)
-
-
-def run(*args: str) -> Result:
-    return CliRunner().invoke(main, args)
-
-
-def records(*args: str) -> list[dict[str, object]]:
-    result = run(*args, "-o", "json")
-    assert result.exit_code == 0, result.stderr
-    found: list[dict[str, object]] = json.loads(result.stdout)
-    return found
-
-
-def on_broker(url: str, work: Callable[[Broker], Coroutine[object, object, object]]) -> None:
-    async def open_and_work() -> None:
-        broker = registry.open_broker(url, AsyncioClock())
-        try:
-            await work(broker)
-        finally:
-            await broker.close()
-
-    asyncio.run(open_and_work())
 
 
 def shop() -> tuple[Service, Service]:
