@@ -118,9 +118,9 @@ def need(request: pytest.FixtureRequest, fixture: str) -> Started:
 
 def had(found: Found) -> Started:
     """That server, if there is one."""
-    if isinstance(found, Started):
-        return found
-    missing(found.reason)
+    if not isinstance(found, Started):
+        missing(found.reason)
+    return found
 
 
 def missing(reason: str) -> NoReturn:
