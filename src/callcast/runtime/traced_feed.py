@@ -48,8 +48,6 @@ class TracedConsumer:
         self._source = source
         self._observer = ports.observer
         self._now = ports.clock.now
-        self.renew = consumer.renew  # called from other threads: nothing between
-        self.close = consumer.close
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         """Hand over up to `limit` deliveries; waits for the first one only."""
@@ -83,3 +81,11 @@ class TracedConsumer:
         messages = [delivery.message for delivery, _ in verdicts]
         source, took = self._source, self._now() - began
         self._observer.moved(Moved("settle", source.topic, source.group, messages, took, error))
+
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Pass it on: from whatever thread it comes, and never waiting."""
+        self._consumer.renew(deliveries)
+
+    async def close(self) -> None:
+        """Close the consumer."""
+        await self._consumer.close()

@@ -230,3 +230,34 @@ async def test_a_run_in_time_is_done() -> None:
         return DONE
 
     assert await Timeout(300.0, clock=ManualClock())(a_delivery(), handle) is DONE
+
+
+async def test_a_handler_that_waits_and_then_ends_late_by_itself_keeps_its_own_error() -> None:
+    clock = ManualClock(now=NOW)
+    own = TimeoutError("socket")
+
+    async def fails(work: Work) -> Outcome:
+        await clock.sleep(1.0)
+        raise own
+
+    task = asyncio.ensure_future(Timeout(300.0, clock=clock)(a_delivery(), fails))
+    await clock.advance(1.0)
+    with pytest.raises(TimeoutError) as caught:
+        await task
+    assert caught.value is own
+
+
+async def test_a_handler_that_ends_at_once_when_cancelled_is_done() -> None:
+    clock = ManualClock(now=NOW)
+
+    async def cleans_up(work: Work) -> Outcome:
+        try:
+            await clock.sleep(1.0)
+        except asyncio.CancelledError:
+            return DONE
+        raise AssertionError("not cancelled")
+
+    task = asyncio.ensure_future(Timeout(300.0, clock=clock)(a_delivery(), cleans_up))
+    await clock.rest()
+    task.cancel()
+    assert await task is DONE

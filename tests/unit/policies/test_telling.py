@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from policies_kit import Remembering, a_call, a_context, a_delivery, lock
+from policies_kit import Remembering, Tracing, a_call, a_context, a_delivery, lock
 
 from callcast.core.context import AMBIENT, Context
 from callcast.core.errors import BulkheadFull, CircuitOpen, NotSent
@@ -46,6 +46,10 @@ class Named(Remembering):
 )
 def test_work_has_ids(work: Work, expected: tuple[str, str, str | None] | None) -> None:
     assert ids(ids_of(work)) == expected
+
+
+def test_an_observer_is_told_of_success_unless_it_says_otherwise() -> None:
+    assert Tracing().hears_success
 
 
 async def down(work: Work) -> str:

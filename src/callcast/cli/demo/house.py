@@ -175,6 +175,7 @@ class House:
             name: Process(name, port, self) for name, port in zip(SERVICES, ports, strict=True)
         }
         # Nobody else has the end that is written to: when the demo dies, its services read the end.
+        self.lifeline: int
         self.lifeline, self._held = os.pipe()
 
     @property
