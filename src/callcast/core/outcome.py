@@ -37,6 +37,8 @@ class Dead(Struct, frozen=True):
     """The error behind it, for layers outside; never leaves the process."""
     park: bool = False
     """Hold the key behind this dead letter until it is redriven or skipped (ability `Parks`)."""
+    exhausted: bool = False
+    """Dead for want of attempts: one more might have mended it, as not where it was refused."""
 
 
 class Release(Struct, frozen=True):

@@ -9,6 +9,14 @@
 
 The worker asks before it fetches. It fetches the trial only when nothing else is in flight, and
 as long as no verdict came back `admits` says 1 again: another message is the trial then.
+
+What a message's own outcome becomes (an outage must not wear out what waits for its end):
+
+| state when judged      | Later, Dead for want of attempts | any other |
+|------------------------|----------------------------------|-----------|
+| closed                 | as it is, also what opens it     | as it is  |
+| open: was in flight    | Release, not counted             | as it is  |
+| trial                  | Release, not counted             | as it is  |
 """
 
 from __future__ import annotations
@@ -81,14 +89,17 @@ class KillSwitch:
             if window.calls >= self._minimum and window.failures >= window.calls * self._rate:
                 self._open(now)
 
-    def trial(self, outcome: Outcome) -> Outcome:
-        """What becomes of the trial message: what may pass is not counted, what is for good stays.
+    def judge(self, outcome: Outcome, now: float) -> Outcome:
+        """Take in what handling came to; what becomes of the message.
 
-        It rests for two waits, so that the next trial takes another message where order allows.
+        Unless it is closed, what may pass is not counted and what is for good stays. It rests for
+        two waits, so that the next trial takes another message where order allows.
         """
-        if isinstance(outcome, Later):
-            return Release(2 * self._wait, outcome.reason)
-        return outcome
+        is_counted = self.state == "closed"
+        self.record(verdict_on(outcome), now)
+        if is_counted or not (isinstance(outcome, (Later, Dead)) and _may_pass(outcome)):
+            return outcome
+        return Release(2 * self._wait, outcome.reason)
 
     def retry_in(self, now: float) -> float:
         """Seconds until the trial; 0 when it is due or none is needed."""
@@ -98,3 +109,7 @@ class KillSwitch:
         self.state = "open"
         self._opened = now
         self._window.clear()
+
+
+def _may_pass(outcome: Later | Dead) -> bool:
+    return isinstance(outcome, Later) or outcome.exhausted

@@ -98,7 +98,7 @@ class Recovery:
     def later(self, error: Exception, round: int, dice: Callable[[], float]) -> Later | Dead:
         """The same for an error that may pass: `Later`, or `Dead` when no round is left."""
         if round >= len(self.delays):
-            return Dead(summary(error), cause=error)
+            return Dead(summary(error), cause=error, exhausted=True)
         return Later(self.delays[round] * (1.0 + self.jitter * dice()), summary(error))
 
     def preview(self) -> str:

@@ -205,8 +205,6 @@ class Shift:
             self._lanes.fetched()
 
     def _admit(self, batch: Sequence[Delivery]) -> None:
-        if not self._switch.is_closed:
-            self._switch.fetched(batch[0])
         suspect, keep, back = set_apart(batch, is_ordered=self._lanes is not None)
         self._suspect = suspect
         self._is_cautious = suspect is not None
@@ -250,7 +248,7 @@ class Shift:
         else:
             if self._subscription.park and isinstance(outcome, Dead):
                 outcome = replace(outcome, park=True)
-            outcome = self._switch.judge(delivery, outcome, now)
+            outcome = self._switch.judge(outcome, now)
             is_told = True
         if is_told:
             ends = self.hold.until.get(delivery, now + self._patience)

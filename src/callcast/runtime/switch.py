@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from callcast.core.outcome import Outcome
+from callcast.core.outcome import Dead, Later, Outcome, Release
 from callcast.policies import kill_switch
-from callcast.policies.kill_switch import Verdict, verdict_on
-from callcast.ports.broker import Delivery, Source
+from callcast.policies.kill_switch import Verdict
+from callcast.ports.broker import Source
 from callcast.ports.observer import KillSwitch as Switched
 from callcast.runtime.ports import Ports
 from callcast.runtime.subscription import WorkerSettings
@@ -24,7 +24,6 @@ class Switch:
             wait=settings.kill_switch_wait,
         )
         self._told = "closed"
-        self._trial: Delivery | None = None
 
     @property
     def is_closed(self) -> bool:
@@ -53,25 +52,17 @@ class Switch:
         """Seconds until the trial is due."""
         return self._switch.retry_in(now)
 
-    def fetched(self, delivery: Delivery) -> None:
-        """This one came while the switch was not closed: it is the trial."""
-        self._trial = delivery
-
     def done(self, now: float) -> None:
         """A message was handled."""
         self._switch.record(Verdict.OK, now)
         if self._told != "closed":
             self._tell("the trial was handled")
 
-    def judge(self, delivery: Delivery, outcome: Outcome, now: float) -> Outcome:
-        """Take in any other verdict; what becomes of the message."""
-        self._switch.record(verdict_on(outcome), now)
-        reason = getattr(outcome, "reason", "")
-        self._tell(reason)
-        if delivery is not self._trial:
-            return outcome
-        self._trial = None
-        return self._switch.trial(outcome)
+    def judge(self, outcome: Later | Dead | Release, now: float) -> Outcome:
+        """Take in any other outcome; what becomes of the message."""
+        verdict = self._switch.judge(outcome, now)
+        self._tell(outcome.reason)
+        return verdict
 
     def unavailable(self, why: str, now: float) -> None:
         """The broker is away."""

@@ -86,5 +86,5 @@ def escaped(error: BaseException, round: int) -> Outcome:
     if round + 1 >= ESCAPES_MAX:
         # The cause is of the handler's making, also when it is none that an Exception could carry.
         cause = error if isinstance(error, Exception) else RuntimeError(reason)
-        return Dead(reason, cause=cause)
+        return Dead(reason, cause=cause, exhausted=True)
     return Later(ESCAPE_DELAY * 4.0**round, reason)

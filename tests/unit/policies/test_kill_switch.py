@@ -122,9 +122,36 @@ def test_what_recovery_releases_for_a_database_opens_the_switch() -> None:
     assert verdict_on(recovery.outcome(Busy("x"), 0, lambda: 0.0)) is IGNORED
 
 
-def test_a_trial_that_may_pass_is_not_counted_and_one_that_is_for_good_stays_dead() -> None:
+REFUSED = Dead("Refused: no", cause=Refused("no"))
+USED_UP = Dead("Oops: x", cause=ValueError("x"), exhausted=True)
+
+
+@pytest.mark.parametrize("now", [1.0, 30.0])  # open; the trial
+@pytest.mark.parametrize(
+    ("outcome", "becomes"),
+    [
+        (Later(10.0, "Oops: x"), Release(60.0, "Oops: x")),
+        (USED_UP, Release(60.0, "Oops: x")),
+        (REFUSED, REFUSED),
+        (Dead("expired"), Dead("expired")),
+        (Dead("poison"), Dead("poison")),
+        (Release(0.3, "busy: x"), Release(0.3, "busy: x")),
+        (DONE, DONE),
+    ],
+)
+def test_unless_it_is_closed_what_may_pass_is_not_counted_and_what_is_for_good_stays(
+    now: float, outcome: Outcome, becomes: Outcome
+) -> None:
     switch = KillSwitch()
-    assert switch.trial(Later(10.0, "Oops: x")) == Release(60.0, "Oops: x")
-    dead = Dead("Refused: no", cause=Refused("no"))
-    assert switch.trial(dead) is dead
-    assert switch.trial(DONE) is DONE
+    after(switch, "A", now=0.0)
+    switch.admits(now)
+    assert switch.judge(outcome, now) == becomes
+
+
+@pytest.mark.parametrize("outcome", [Later(10.0, "Oops: x"), USED_UP, REFUSED])
+def test_while_it_is_closed_every_failure_counts_the_one_that_opens_it_too(
+    outcome: Outcome,
+) -> None:
+    switch = KillSwitch()
+    assert [switch.judge(outcome, 0.0) for _ in range(20)] == [outcome] * 20
+    assert switch.state == "open"

@@ -54,8 +54,8 @@ WORSE = WorseOops("x")
         (OOPS, 1, Later(30.0, "Oops: x")),
         (OOPS, 2, Later(120.0, "Oops: x")),
         (OOPS, 3, Later(600.0, "Oops: x")),
-        (OOPS, 4, Dead("Oops: x", cause=OOPS)),
-        (OOPS, 99, Dead("Oops: x", cause=OOPS)),
+        (OOPS, 4, Dead("Oops: x", cause=OOPS, exhausted=True)),
+        (OOPS, 99, Dead("Oops: x", cause=OOPS, exhausted=True)),
         (REFUSED, 0, Dead("Refused: no", cause=REFUSED)),
         (NotSent("x"), 0, Later(10.0, "NotSent: x")),
         (Remote("x"), 0, Later(10.0, "Remote: x")),
@@ -118,7 +118,8 @@ def test_the_most_specific_class_wins() -> None:
     recovery = Recovery(permanent=(Oops,), rules={WorseOops: patient})
     assert isinstance(recovery.outcome(Oops(), 0, low), Dead)
     assert recovery.outcome(WORSE, 1, low) == Later(2.0, "WorseOops: x")
-    assert recovery.outcome(WORSE, 2, low) == Dead("WorseOops: x", cause=WORSE)
+    dead = Dead("WorseOops: x", cause=WORSE, exhausted=True)
+    assert recovery.outcome(WORSE, 2, low) == dead
     assert recovery.rule(WorseOops()) is patient
     assert recovery.rule(Oops()) is recovery
     assert recovery.rule(ValueError()) is recovery

@@ -6,7 +6,7 @@ import pytest
 from worker_parts import ORDERED, PLAIN, Stage, delivery, on_stage
 
 from callcast.core.errors import Unavailable
-from callcast.core.outcome import Dead, Later, Outcome, Release
+from callcast.core.outcome import DONE, Dead, Later, Outcome, Release
 from callcast.policies.recovery import AWAY
 from callcast.ports.broker import Delivery
 from callcast.ports.observer import KillSwitch
@@ -88,6 +88,51 @@ async def test_a_trial_that_fails_for_good_is_dead(stage: Stage) -> None:
     await stage.give(delivery("trial"))
     assert isinstance(stage.consumer.outcome("trial"), Dead)
     assert worker.state == "paused"
+
+
+@on_stage()
+async def test_a_trial_in_its_last_round_that_may_pass_is_not_dead(stage: Stage) -> None:
+    await opened(stage)
+    await stage.give(delivery("a"))
+    await stage.clock.advance(WAIT)
+    stage.answers["trial"] = Dead("ValueError: x", cause=ValueError("x"), exhausted=True)
+    await stage.give(delivery("trial", round=4))
+    assert stage.consumer.outcome("trial") == Release(2 * WAIT, "ValueError: x")
+
+
+@on_stage()
+async def test_what_was_in_flight_when_it_opened_burns_no_attempt(stage: Stage) -> None:
+    stage.held = {"later", "last", "refused", "fine"}
+    worker = await stage.worker()
+    stage.answers = {str(number): Later(10.0, "ValueError: x") for number in range(20)}
+    held = [delivery("later"), delivery("last", round=4), delivery("refused"), delivery("fine")]
+    await stage.give(*held, *many(20))
+    assert worker.state == "paused"
+    assert stage.consumer.outcome("19") == Later(10.0, "ValueError: x")  # the one that opened it
+    dead = Dead("Refused: no", cause=ValueError("no"))
+    stage.let("later", Later(10.0, "ValueError: x"))
+    stage.let("last", Dead("ValueError: x", cause=ValueError("x"), exhausted=True))
+    stage.let("refused", dead)
+    stage.let("fine")
+    await stage.clock.rest()
+    # Behind the trial, so that it is another message that tells whether handling works again.
+    assert stage.consumer.outcome("later") == Release(2 * WAIT, "ValueError: x")
+    assert stage.consumer.outcome("last") == Release(2 * WAIT, "ValueError: x")
+    assert stage.consumer.outcome("refused") == dead
+    assert stage.consumer.outcome("fine") == DONE
+    assert worker.state == "paused"
+
+
+@on_stage(ORDERED)
+async def test_a_key_in_flight_when_it_opened_is_held_by_its_head_uncounted(stage: Stage) -> None:
+    stage.held = {"k1"}
+    stage.answers["1"] = Release(1.0, f"{AWAY}Unavailable: no database")
+    await stage.worker()
+    await stage.give(delivery("k1", key="k"), delivery("k2", key="k"), delivery("1", key="x"))
+    stage.let("k1", Later(10.0, "ValueError: x"))
+    await stage.clock.rest()
+    assert stage.consumer.outcome("k1") == Release(2 * WAIT, "ValueError: x")
+    assert [name for name, _ in stage.consumer.verdicts] == ["1", "k2", "k1"]
 
 
 @on_stage()
