@@ -159,14 +159,16 @@ class Engine:
 
     def asgi(self) -> object:
         """The ASGI application in front of the desk."""
-        return registry.asgi_app(
-            self.desk, self.codec, self._ports, body_max_bytes=self._plan.settings.body_max_bytes
-        )
+        largest = self._plan.settings.body_max_bytes
+        return registry.asgi_app(self.desk, self.codec, self._ports, body_max_bytes=largest)
 
     def _connect(self, service: str, peer: Peer | None) -> Transport:
         if peer is None:
             return registry.local_transport(self.desk, self._ports.clock)
-        return registry.http_transport(service, peer, codec=self.codec, ports=self._ports)
+        largest = self._plan.settings.body_max_bytes
+        return registry.http_transport(
+            service, peer, codec=self.codec, ports=self._ports, body_max_bytes=largest
+        )
 
     def _guard(
         self, operation: Operation[Any, Any], peer: Peer | None, transport: Transport

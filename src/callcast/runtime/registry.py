@@ -98,8 +98,11 @@ def local_transport(dispatcher: Dispatcher, clock: Clock) -> Transport:
     return transport
 
 
-def http_transport(service: str, peer: Peer, *, codec: Codec, ports: Ports) -> Transport:
-    """Calls over HTTP to one peer."""
+def http_transport(
+    service: str, peer: Peer, *, codec: Codec, ports: Ports, body_max_bytes: int
+) -> Transport:
+    """Calls over HTTP to one peer; no request or answer has a larger body."""
+    limits = load("callcast.transports.limits").HttpLimits(body_max_bytes=body_max_bytes)
     transport: Transport = load("callcast.transports.aiohttp_client").AiohttpTransport(
         service,
         peer.url,
@@ -109,6 +112,7 @@ def http_transport(service: str, peer: Peer, *, codec: Codec, ports: Ports) -> T
         headers=peer.headers,
         auth=peer.auth,
         tls=peer.tls,
+        limits=limits,
     )
     return transport
 

@@ -51,6 +51,7 @@ class Settings:
     watchdog: float = 30.0
     drain: float = 25.0
     body_max_bytes: int = 1_048_576
+    """Of a message and, over HTTP, of a request and an answer: what is larger is refused."""
     inbox_retention: float = INBOX_RETENTION_LEAST
     """How long handled ids are kept: a redrive of what is older is not known to be a repeat."""
     outbox_retention: float = 72 * 3_600.0

@@ -162,8 +162,7 @@ class AiohttpTransport:
     def _value(self, exchange: Exchange, answer: Answer) -> object:
         if answer.excess:
             raise Remote(
-                f"the {answer.excess} of the answer exceed the limit; raise"
-                f" HttpLimits({answer.excess}_max_bytes=)",
+                self._limits.exceeded(answer.excess),
                 status=502,
                 title="Answer too large",
                 data={"status": answer.status},
@@ -180,7 +179,7 @@ class AiohttpTransport:
         if body is not None and len(body) > self._limits.body_max_bytes:
             raise Misuse(
                 f"{attempt.work.name}: the request has {len(body)} bytes, the limit is"
-                f" {self._limits.body_max_bytes}; raise HttpLimits(body_max_bytes=) on both sides"
+                f" {self._limits.body_max_bytes}; raise Settings(body_max_bytes=) on both sides"
             )
         return body if body is None or len(body) <= LARGE else BytesIO(body)
 

@@ -24,3 +24,12 @@ class HttpLimits:
     """Server: how long a request's body may take to arrive."""
     hang_up_after: float = 0.05
     """Server: a handler that runs longer than this is watched for its caller hanging up."""
+
+    def exceeded(self, part: str) -> str:
+        """The sentence about an answer whose ``body`` or ``headers`` are larger than allowed."""
+        if part == "body":
+            return (
+                f"the body of the answer exceeds {self.body_max_bytes} bytes: ask for less, or"
+                " raise Settings(body_max_bytes=)"
+            )
+        return f"the headers of the answer exceed {self.headers_max_bytes} bytes"
