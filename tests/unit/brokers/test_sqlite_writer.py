@@ -14,7 +14,7 @@ import pytest
 from sqlite_bench import Holdup
 
 from callcast.brokers.sqlite.jobs import Blocking, Closed, WriteFailed
-from callcast.brokers.sqlite.writer import Writer, translated
+from callcast.brokers.sqlite.writer import TIDY_EVERY, Writer, translated
 from callcast.core.errors import Misuse
 
 
@@ -245,3 +245,38 @@ async def test_a_commit_that_fails_is_rolled_back_and_may_have_happened(
     assert failing.is_closed
     monkeypatch.setattr(desk.writer, "_connect", real)
     assert await desk.writer.do(put(1)) == 1
+
+
+async def test_the_log_is_moved_into_the_file_while_nobody_waits(desk: Desk) -> None:
+    for number in range(TIDY_EVERY - 1):
+        await desk.writer.do(put(number))
+    log = desk.path.with_name(desk.path.name + "-wal")
+    before = log.stat().st_size
+    await desk.writer.do(put(TIDY_EVERY))
+    desk.writer.start(lambda _cx: None).wait(5)  # comes after what the thread does by itself
+    for number in range(TIDY_EVERY + 1, TIDY_EVERY + 10):
+        await desk.writer.do(put(number))
+    # Written again from its start: what lay in it is in the file.
+    assert log.stat().st_size < before * (1 + 3 / TIDY_EVERY)
+
+
+async def test_a_log_that_cannot_be_moved_loses_nothing(desk: Desk) -> None:
+    class Failing(sqlite3.Connection):
+        def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+            if "wal_checkpoint" in sql:
+                raise sqlite3.OperationalError("disk I/O error")
+            return super().execute(sql, parameters)  # type: ignore[arg-type]
+
+    def connect() -> Connection:
+        desk.connects += 1
+        return sqlite3.connect(
+            desk.path, isolation_level=None, check_same_thread=False, factory=Failing
+        )
+
+    writer = Writer(connect, lock_wait=0.1, name="failing")
+    for number in range(TIDY_EVERY + 5):
+        await writer.do(put(number))
+    writer.stop()
+    writer.join()
+    assert desk.numbers() == list(range(TIDY_EVERY + 5))
+    assert desk.connects == 2

@@ -29,6 +29,9 @@ R = TypeVar("R")
 GROUP_MAX = 256
 """So many jobs share a transaction at most: other processes wait for the lock meanwhile."""
 
+TIDY_EVERY = 100
+"""So many commits lie between two moves of the log into the file that nobody waits for."""
+
 _LOCK_PAUSES = (0.0002, 0.0005, 0.001, 0.002)
 """Seconds between two tries for the lock, the last one again and again. SQLite's own busy handler
 backs off to 100 ms and starves beside heavy writers."""
@@ -45,6 +48,7 @@ class Writer:
         self._connect = connect
         self._lock_wait = lock_wait
         self._cx: Connection | None = None  # the thread's own
+        self._commits = 0  # since the log was last moved into the file
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._urgent: deque[Job] = deque()
         self._gate = threading.Lock()  # nothing is put behind the mark of the end
@@ -125,6 +129,8 @@ class Writer:
                 answer(group)
                 for job in group:
                     job.follow_up()
+                if self._commits >= TIDY_EVERY and self._jobs.empty():
+                    self._tidy_up()
         with self.calm:
             self._drop()
 
@@ -174,6 +180,7 @@ class Writer:
                 job.perform(cx)
             is_committing = True
             cx.execute("commit")
+            self._commits += 1
         except CallcastError as error:
             self._roll_back(cx)
             return error
@@ -209,6 +216,20 @@ class Writer:
                 self.calm.acquire()
             waited += pause
             tries += 1
+
+    def _tidy_up(self) -> None:
+        """Move the log into the file while nobody waits, else a later commit does, before its end.
+
+        What is committed is durable in the log already: a failure here loses nothing.
+        """
+        self._commits = 0
+        with self.calm:
+            try:
+                if self._cx is not None:
+                    self._cx.execute("pragma wal_checkpoint(passive)")
+            except sqlite3.Error:
+                # The next group opens a new connection, and hears of it if it lasts.
+                self._drop()
 
     def _roll_back(self, cx: Connection) -> None:
         try:
