@@ -31,8 +31,8 @@ from callcast.core.work import Kind, Work
 from callcast.policies.breaker import BreakerLayer
 from callcast.policies.chain import chain
 from callcast.policies.notes import Origin
-from callcast.policies.observing import Silent
 from callcast.policies.recovery import Recovery
+from callcast.policies.silent import Silent
 from callcast.ports.failpoints import nowhere
 from callcast.runtime import recipes
 from callcast.runtime.chance import Ids, system_dice

@@ -14,7 +14,7 @@ from callcast.codecs import JsonCodec
 from callcast.core.context import Context
 from callcast.core.contract import Operation
 from callcast.core.work import Kind, Work
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.ports.clock import Clock
 from callcast.ports.observer import WorkSpan
 from callcast.ports.transport import Arrival

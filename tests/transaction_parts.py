@@ -11,7 +11,7 @@ from callcast.core.contract import Event, Operation
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
 from callcast.core.work import Kind, Work
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.ports.clock import Clock
 from callcast.ports.failpoints import Failpoints, nowhere
 from callcast.ports.observer import Fact

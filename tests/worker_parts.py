@@ -12,7 +12,7 @@ from callcast.core.contract import Event
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
 from callcast.core.work import Work
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.ports.broker import Consumer, Delivery, Lag, Part, Source
 from callcast.ports.clock import Clock
 from callcast.ports.failpoints import nowhere

@@ -14,7 +14,7 @@ from http_parts import Watching, calling, listening, work_of
 from callcast.codecs import JsonCodec
 from callcast.core.contract import Operation
 from callcast.core.errors import Expired, Misuse, NotSent, Remote, Unanswered
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.runtime.clock import AsyncioClock
 from callcast.testing.clock import ManualClock
 from callcast.transports.aiohttp_client import AiohttpTransport

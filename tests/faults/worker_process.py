@@ -18,7 +18,7 @@ from callcast.brokers.sqlite import SqliteBroker
 from callcast.core.contract import Event
 from callcast.core.outcome import DONE, Outcome
 from callcast.core.work import Work
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.ports.broker import Source
 from callcast.ports.failpoints import nowhere
 from callcast.runtime.clock import AsyncioClock

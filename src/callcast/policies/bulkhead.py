@@ -10,10 +10,10 @@ from typing import TypeVar
 
 from callcast.core.errors import BulkheadFull
 from callcast.core.work import Next, Work
-from callcast.policies.deadline import expired
-from callcast.policies.observing import Silent
 from callcast.policies.options import Bulkhead
+from callcast.policies.silent import Silent
 from callcast.policies.telling import tell_of
+from callcast.policies.time_left import expired
 from callcast.ports.clock import Clock
 from callcast.ports.observer import Observer, Rejected
 from callcast.ports.tasks import Gate

@@ -7,14 +7,12 @@ from typing import TypeVar
 
 from msgspec.structs import replace
 
-from callcast.core.errors import Expired, Unanswered
+from callcast.core.errors import Unanswered
 from callcast.core.work import Next, Work
+from callcast.policies.time_left import LEAST_LEFT, expired
 from callcast.ports.clock import Clock
 
 R = TypeVar("R")
-
-LEAST_LEFT = 0.001
-"""Seconds: with less left nothing is sent. Peers read an encoded 0 as "no deadline"."""
 
 
 def effective(work: Work, now: float, *, default: float | None, cap: float | None) -> float | None:
@@ -36,15 +34,6 @@ def earlier(one: float | None, other: float | None) -> float | None:
     if one is None or other is None:
         return other if one is None else one
     return min(other, one)
-
-
-def expired(work: Work, left: float) -> Expired:
-    """The error for work that has no time left."""
-    return Expired(
-        f"{work.name!r}: the deadline leaves {left:.4f} s, and less than {LEAST_LEFT} s is too"
-        " little to send anything; nothing was sent",
-        id=work.id or None,
-    )
 
 
 class Deadline:

@@ -1,14 +1,13 @@
-"""Trace and Measure: spans and durations around all four kinds of work; Silent observes nothing."""
+"""Trace and Measure: spans and durations around all four kinds of work."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from typing import TypeVar
 
-from callcast.core.message import NO_HEADERS
 from callcast.core.work import Next, Work
 from callcast.ports.clock import Clock
-from callcast.ports.observer import Fact, Observer, WorkSpan
+from callcast.ports.observer import Observer
 
 R = TypeVar("R")
 
@@ -59,51 +58,3 @@ class Measure:
             raise
         self._measure(work, self._now() - start, None)
         return result
-
-
-class Silent(Observer):
-    """Observes nothing; the observer of a program that has set up none."""
-
-    @property
-    def is_tracing(self) -> bool:
-        """Nobody records."""
-        return False
-
-    @property
-    def hears_success(self) -> bool:
-        """Nobody listens."""
-        return False
-
-    def begin(self, work: Work) -> WorkSpan:
-        """Return a span that is none."""
-        del work
-        return SilentSpan()
-
-    def attempt(self, work: Work, url: str) -> WorkSpan:
-        """Return a span that is none."""
-        del work, url
-        return SilentSpan()
-
-    def carrier(self, work: Work) -> Mapping[str, str]:
-        """Return nothing to send along."""
-        del work
-        return NO_HEADERS
-
-    def measure(self, work: Work, took: float, error: BaseException | None) -> None:
-        """Drop it."""
-
-    def tell(self, fact: Fact) -> None:
-        """Drop it."""
-
-
-class SilentSpan:
-    """A span that is none."""
-
-    def end(
-        self,
-        error: BaseException | None = None,
-        *,
-        status: int | None = None,
-        outcome: object = None,
-    ) -> None:
-        """Drop it."""

@@ -12,11 +12,11 @@ from callcast.core.errors import Attempt, NotSent, Remote
 from callcast.core.work import Next, Work
 from callcast.policies.budget import Budget
 from callcast.policies.classify import OVERLOADED, OWN_REJECTIONS, Verdict, verdict_of
-from callcast.policies.deadline import LEAST_LEFT
 from callcast.policies.history import attach_attempts
 from callcast.policies.notes import summary
 from callcast.policies.options import Retry
 from callcast.policies.telling import tell_of
+from callcast.policies.time_left import LEAST_LEFT
 from callcast.ports.clock import Clock
 from callcast.ports.observer import Observer, Retried
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from callcast.core.errors import Unanswered
 from callcast.core.work import Next, Work
-from callcast.policies.deadline import LEAST_LEFT, expired
+from callcast.policies.time_left import LEAST_LEFT, expired
 from callcast.ports.clock import Clock
 
 R = TypeVar("R")

@@ -15,8 +15,8 @@ from callcast.core.context import AMBIENT
 from callcast.core.errors import Misuse
 from callcast.core.work import Kind, Next, Work
 from callcast.policies.chain import chain
-from callcast.policies.observing import Silent
 from callcast.policies.options import Bulkhead, CircuitBreaker, Retry
+from callcast.policies.silent import Silent
 from callcast.ports.failpoints import nowhere
 from callcast.runtime import recipes
 from callcast.runtime.callables import Nature, inmost, nature, where

@@ -22,12 +22,13 @@ from callcast.policies.classify import Verdict, verdict_of
 from callcast.policies.deadline import Deadline, ServedDeadline
 from callcast.policies.expire import Expire
 from callcast.policies.notes import Origin
-from callcast.policies.observing import Measure, Silent, Trace
+from callcast.policies.observing import Measure, Trace
 from callcast.policies.options import Retry
 from callcast.policies.recover import Recover
 from callcast.policies.recovery import Recovery
 from callcast.policies.repeat import Repeat
 from callcast.policies.retry import Judge, RetryLayer, repeats
+from callcast.policies.silent import Silent
 from callcast.policies.timeout import AttemptTimeout, Timeout
 from callcast.policies.validate import Validate, ValidateRequest
 from callcast.runtime.guards import Terms

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from callcast.core.outcome import Outcome
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.ports.broker import Consumer, Delivery, Feed, Lag, Part, Source
 from callcast.ports.observer import Moved
 from callcast.runtime.ports import Ports

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from callcast.brokers.memory import MemoryBroker
 from callcast.core.contract import Event, Operation
 from callcast.core.message import Message
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.ports.broker import Part
 from callcast.ports.failpoints import nowhere
 from callcast.runtime import registry

@@ -9,7 +9,7 @@ from callcast.core.context import Context
 from callcast.core.errors import Remote
 from callcast.core.message import NO_HEADERS, Message
 from callcast.core.work import Kind, Work
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.ports.observer import Fact, Observer, WorkSpan
 from callcast.runtime.chance import Ids
 from callcast.runtime.ports import Ports

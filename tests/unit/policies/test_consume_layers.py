@@ -23,10 +23,11 @@ from callcast.policies.chain import chain
 from callcast.policies.expire import Expire
 from callcast.policies.history import attach_attempts, attempts_of, mark_run, run_of
 from callcast.policies.notes import Origin, bounded, error_notes, summary, text_of, type_name
-from callcast.policies.observing import Measure, Silent, SilentSpan, Trace
+from callcast.policies.observing import Measure, Trace
 from callcast.policies.recover import Recover
 from callcast.policies.recovery import Recovery
 from callcast.policies.repeat import Repeat
+from callcast.policies.silent import Silent, SilentSpan
 from callcast.policies.timeout import Timeout
 from callcast.policies.validate import Validate, ValidateRequest
 from callcast.runtime import recipes

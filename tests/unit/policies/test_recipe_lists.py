@@ -9,8 +9,8 @@ from callcast.core.outcome import Outcome
 from callcast.core.work import Kind, Layer, Next, Work
 from callcast.policies.chain import chain
 from callcast.policies.notes import Origin
-from callcast.policies.observing import Silent
 from callcast.policies.recovery import Recovery
+from callcast.policies.silent import Silent
 from callcast.runtime import recipes
 from callcast.runtime.guards import Guards
 from callcast.runtime.policy import Bulkhead, CircuitBreaker, Policy, Retry

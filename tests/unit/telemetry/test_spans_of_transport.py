@@ -23,7 +23,7 @@ from callcast import Bus, Event, Peer, Policy, Service, Tls
 from callcast.brokers.memory import MemoryBroker
 from callcast.core.message import Message
 from callcast.core.outcome import DONE
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.ports.broker import Delivery, Source, Unsettled
 from callcast.ports.observer import Moved
 from callcast.runtime.ports import Ports

@@ -22,7 +22,7 @@ from callcast.core.contract import Event
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
 from callcast.core.work import Work
-from callcast.policies.observing import Silent
+from callcast.policies.silent import Silent
 from callcast.ports.broker import Broker, Source
 from callcast.ports.failpoints import nowhere
 from callcast.runtime.chance import Ids, system_dice
