@@ -99,10 +99,10 @@ async def _add(  # noqa: PLR0917 - the body of `add` and `put`
     outbox = Outbox(session.dialect, bus or await _only_bus(session))
     ports, envelopes = _sender(outbox.bus)
     if isinstance(contract, Event):
-        message = envelopes.event(contract, value, id_, **sending)
+        message = envelopes.event(contract, value, id_, sending=sending)
     else:
         own = {SERVICE: contract.service}
-        message = envelopes.command(contract, value, id_, own=own, **sending)
+        message = envelopes.command(contract, value, id_, sending=sending, own=own)
     await outbox.add(session, [_with_trace(message, ports)])
     return message.id
 

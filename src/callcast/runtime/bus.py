@@ -131,7 +131,7 @@ class Bus:
             _refuse_beside_transaction("cast", operation.name)
         engine = self._engine
         own = NO_HEADERS if reply_to is None else answer_by(operation, reply_to)
-        message = engine.envelopes.command(operation, request, id, own=own, **sending)
+        message = engine.envelopes.command(operation, request, id, sending=sending, own=own)
         await engine.send(operation, message)
         return message.id
 
@@ -154,7 +154,7 @@ class Bus:
         if not now:
             _refuse_beside_transaction("publish", event.name)
         engine = self._engine
-        message = engine.envelopes.event(event, value, id, **sending)
+        message = engine.envelopes.event(event, value, id, sending=sending)
         await engine.send(event, message)
         return message.id
 
@@ -175,7 +175,7 @@ class Bus:
         _refuse_in_transaction(f"request {operation.name!r}", "request first, then write")
         engine = self._engine
         own = engine.running.inquiries.headers
-        message = engine.envelopes.command(operation, request, id, own=own, **sending)
+        message = engine.envelopes.command(operation, request, id, sending=sending, own=own)
         return cast("A", await engine.running.request(operation, message, deadline))
 
     def transaction(

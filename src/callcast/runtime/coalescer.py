@@ -7,6 +7,8 @@ import threading
 from collections import deque
 from collections.abc import Awaitable, Iterable, Sequence
 
+from msgspec import Struct
+
 from callcast.core.errors import CircuitOpen, NotSent, Unanswered, Unpublished
 from callcast.core.message import Message
 from callcast.policies.breaker import Breaker, Phase
@@ -22,7 +24,7 @@ BATCH_MAX_BYTES = 4_194_304
 """Bodies of one batch together: a group commit, or a frame, that does not hold up the others."""
 
 
-class Entry:
+class Entry(Struct, eq=False):
     """One publish on its way.
 
     | state      | its deadline | cancelled | taken      | answered | closed       |
@@ -31,13 +33,10 @@ class Entry:
     | under way  | `Unanswered` | forgotten | -          | ended    | `Unanswered` |
     """
 
-    __slots__ = ("deadline", "ended", "is_under_way", "message")
-
-    def __init__(self, message: Message, deadline: float, ended: asyncio.Future[None]) -> None:
-        self.message: Message = message
-        self.deadline: float = deadline
-        self.ended: asyncio.Future[None] = ended
-        self.is_under_way: bool = False
+    message: Message
+    deadline: float
+    ended: asyncio.Future[None]
+    is_under_way: bool = False
 
     def fail(self, error: NotSent | Unanswered) -> None:
         """End it with this error, unless it has ended."""

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any, TypedDict
 
 from msgspec import Struct
-from typing_extensions import Unpack
 
 from callcast.core.context import AMBIENT
 from callcast.core.contract import Event, Operation
@@ -33,6 +32,10 @@ class Sending(TypedDict, total=False):
     """The program's own headers; names that start with ``callcast-`` are refused."""
 
 
+NO_SENDING: Sending = {}
+_SENDING = frozenset(Sending.__annotations__)
+
+
 class _Route(Struct, frozen=True):
     """What does not change from message to message of one contract."""
 
@@ -55,7 +58,7 @@ class Envelopes:
         self._routes: dict[int, _Route] = {}  # by id() of the contract: hashing one is slow
 
     def event(
-        self, event: Event[Any], value: object, id: str = "", **sending: Unpack[Sending]
+        self, event: Event[Any], value: object, id: str = "", *, sending: Sending = NO_SENDING
     ) -> Message:
         """The message that carries this fact; raises `Misuse` for what the codec refuses."""
         return self._message(self._event_route(event), value, id, sending=sending)
@@ -66,8 +69,8 @@ class Envelopes:
         request: object,
         id: str = "",
         *,
+        sending: Sending = NO_SENDING,
         own: Mapping[str, str] = NO_HEADERS,
-        **sending: Unpack[Sending],
     ) -> Message:
         """The message that casts this operation; `own` are headers of ours, where to answer.
 
@@ -96,11 +99,9 @@ class Envelopes:
         id = id or ports.new_id()  # noqa: A001 - the field's word
         now = ports.clock.wall()
         ambient = AMBIENT.get()
-        headers = _checked(sending["headers"]) if "headers" in sending else NO_HEADERS
+        headers, delay, expires = _terms(sending) if sending else (NO_HEADERS, None, None)
         if own:
             headers = {**headers, **own}
-        delay = sending.get("delay")
-        expires = sending.get("expires")
         return Message(
             id,
             self.source,
@@ -133,6 +134,16 @@ class Envelopes:
             route = _Route(operation, operation.name, operation.topic, encode)
             self._routes[id(operation)] = route
         return route
+
+
+def _terms(sending: Sending) -> tuple[Mapping[str, str], float | None, float | None]:
+    """Headers, delay and expiry; raises `TypeError` for a keyword that nobody knows."""
+    unknown = sending.keys() - _SENDING
+    if unknown:
+        known = ", ".join(sorted(_SENDING))
+        raise TypeError(f"unknown keyword {min(unknown)!r}: a message is sent with {known}")
+    headers = _checked(sending["headers"]) if "headers" in sending else NO_HEADERS
+    return headers, sending.get("delay"), sending.get("expires")
 
 
 def _checked(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -99,7 +99,7 @@ class Transaction:
         **sending: Unpack[Sending],
     ) -> str:
         """Publish with the commit; the message's id. In a handler a rerun repeats the same id."""
-        message = self._envelopes.event(event, value, id, **sending)
+        message = self._envelopes.event(event, value, id, sending=sending)
         return await self.send(self._named(message, id))
 
     async def cast(
@@ -115,7 +115,7 @@ class Transaction:
         headers = {SERVICE: operation.service}
         if reply_to is not None:
             headers |= answer_by(operation, reply_to)
-        message = self._envelopes.command(operation, request, id, own=headers, **sending)
+        message = self._envelopes.command(operation, request, id, sending=sending, own=headers)
         return await self.send(self._named(message, id))
 
     async def send(self, message: Message) -> str:

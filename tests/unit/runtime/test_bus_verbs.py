@@ -327,6 +327,12 @@ async def test_headers_that_would_do_harm_are_refused(headers: dict[str, str]) -
             await bus.cast(STOCK, "tea", headers=headers)
 
 
+async def test_a_keyword_that_nobody_knows_is_refused_as_python_would() -> None:
+    async with Bus("memory://", name="orders") as bus:
+        with pytest.raises(TypeError, match="unknown keyword 'dealy': a message is sent with"):
+            await bus.publish(PLACED, Order("1"), dealy=3.0)  # type: ignore[call-arg]
+
+
 async def test_headers_expiry_and_delay_travel_with_the_message() -> None:
     service = Service("inventory")
     seen: list[str] = []
