@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from callcast.codecs import JsonCodec
 from callcast.core.contract import Operation
-from callcast.core.errors import Misuse, Undecodable
+from callcast.core.errors import Undecodable
 from callcast.transports.http_server import asgi_app
 from callcast.transports.limits import HttpLimits
 
@@ -35,7 +35,6 @@ class Order(Struct):
 PLACE = Operation("orders.place", Order, str)
 FIND = Operation("orders.find", str, Order, http="GET /orders/{order_id}")
 DROP = Operation("orders.drop", str, None, http="DELETE /orders/{order_id}")
-SLOW = Operation("orders.slow", None, None)
 
 
 @pytest.fixture
@@ -324,74 +323,6 @@ async def test_health_is_told_from_outside(
             assert response.status == (200 if is_alive else 503)
 
 
-async def test_a_caller_that_hangs_up_ends_its_handler(desk: Desk) -> None:
-    begun, ended = asyncio.Event(), asyncio.Event()
-
-    @desk.serves(SLOW)
-    async def slow(nothing: None) -> None:
-        begun.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            ended.set()
-            raise
-
-    async with serving(asgi_app(desk, codec=JsonCodec())) as url:
-        parts = urlsplit(url)
-        _, writer = await asyncio.open_connection(parts.hostname, parts.port)
-        writer.write(b"POST /callcast/orders.slow HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-        await begun.wait()
-        writer.close()
-        async with asyncio.timeout(5):
-            await ended.wait()
-
-
-async def test_a_cancellation_of_the_server_passes_through(desk: Desk) -> None:
-    begun = asyncio.Event()
-
-    @desk.serves(SLOW)
-    async def slow(nothing: None) -> None:
-        begun.set()
-        await asyncio.Event().wait()
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": b""}
-
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    app = asgi_app(desk, codec=JsonCodec())
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": "/callcast/orders.slow",  # no raw_path: a server need not send one
-        "query_string": b"",
-        "headers": [],
-    }
-    task = asyncio.create_task(app(scope, receive, send))
-    await begun.wait()
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert sent == []
-
-
-async def test_a_websocket_is_refused(desk: Desk) -> None:
-    async def receive() -> dict[str, Any]:
-        return {"type": "websocket.connect"}
-
-    sent: list[Any] = []
-
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {"type": "websocket", "path": "/orders/7", "headers": [], "query_string": b""}
-    await asgi_app(desk, codec=JsonCodec())(scope, receive, send)
-    assert sent == [{"type": "websocket.close"}]
-
-
 async def test_it_works_mounted_in_fastapi_below_a_prefix(
     desk: Desk, http: aiohttp.ClientSession
 ) -> None:
@@ -414,13 +345,3 @@ async def test_it_works_mounted_in_fastapi_below_a_prefix(
             assert response.status == 200
         async with http.get(f"{prefix}/nowhere") as response:
             assert (await problem(response))["instance"] == "/nowhere"
-
-
-def test_operations_that_cannot_be_bound_are_misuse_when_the_app_is_made() -> None:
-    desk = Desk()
-
-    @desk.serves(Operation("x.y", None, None, http="GET /{a}"))
-    async def serve(nothing: None) -> None: ...
-
-    with pytest.raises(Misuse, match=r"x\.y"):
-        asgi_app(desk, codec=JsonCodec())

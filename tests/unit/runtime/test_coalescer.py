@@ -3,86 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import inspect
-from collections.abc import Callable, Coroutine, Sequence
-from typing import cast
 
 import pytest
-from worker_parts import Recorder, message, ports_with
+from coalescer_kit import Post, with_post
+from worker_parts import message
 
 from callcast.core.errors import CircuitOpen, NotSent, Unanswered, Unpublished
-from callcast.core.message import Message
-from callcast.ports.broker import Broker, Traits
 from callcast.ports.observer import CircuitChanged
 from callcast.runtime import coalescer
-from callcast.runtime.coalescer import Coalescer
-from callcast.runtime.tasks import AsyncioTasks
-from callcast.testing.clock import ManualClock
-
-
-class Desk:
-    """A broker whose publishes a test lets through one by one, or all at once."""
-
-    traits = Traits(name="desk")
-
-    def __init__(self) -> None:
-        self.batches: list[list[str]] = []
-        self.gate: asyncio.Event | None = None
-        self.errors: list[BaseException] = []
-
-    async def publish(self, messages: Sequence[Message]) -> None:
-        self.batches.append([each.id for each in messages])
-        if self.gate is not None:
-            await self.gate.wait()
-        if self.errors:
-            raise self.errors.pop(0)
-
-
-class Post:
-    """A coalescer before a desk, on a manual clock."""
-
-    def __init__(self) -> None:
-        self.clock = ManualClock()
-        self.observer = Recorder()
-        self.failures: list[BaseException] = []
-        self.tasks = AsyncioTasks(lambda name, error: self.failures.append(error))
-        self.desk = Desk()
-        self.open()
-
-    def open(self, **limits: int) -> None:
-        ports = ports_with(self.clock, self.observer)
-        broker = cast("Broker", self.desk)
-        self.coalescer = Coalescer(broker, ports=ports, tasks=self.tasks, **limits)
-
-    def send(self, name: str, *, within: float = 5.0) -> asyncio.Future[None]:
-        deadline = self.clock.now() + within
-        return asyncio.ensure_future(self.coalescer.publish(message(name), deadline))
-
-    async def sent(self, *names: str, within: float = 5.0) -> list[asyncio.Future[None]]:
-        sends = [self.send(name, within=within) for name in names]
-        await self.clock.rest()
-        return sends
-
-
-Posted = Callable[..., Coroutine[object, object, None]]
-
-
-def with_post(test: Posted) -> Posted:
-    @functools.wraps(test)
-    async def run(**fixtures: object) -> None:
-        post = Post()
-        try:
-            await test(post, **fixtures)
-        finally:
-            await post.coalescer.close(post.clock.now())
-            await post.tasks.close()
-        assert post.failures == []
-
-    rest = list(inspect.signature(test).parameters.values())[1:]
-    run.__signature__ = inspect.Signature(rest)  # type: ignore[attr-defined]  # pytest asks it
-    del run.__wrapped__  # type: ignore[attr-defined]
-    return run
 
 
 @with_post
@@ -358,52 +286,3 @@ async def test_the_watch_over_deadlines_ends_when_nothing_waits(post: Post) -> N
     assert "coalescer: deadlines" not in names
     await post.coalescer.publish(message("2"), post.clock.now() + 5)
     assert post.desk.batches == [["1"], ["2"]]
-
-
-@with_post
-async def test_one_that_is_sent_alone_lets_those_behind_it_gather(post: Post) -> None:
-    await post.coalescer.publish(message("0"), post.clock.now() + 5)
-    post.desk.gate = asyncio.Event()
-    sends = await post.sent("1")
-    sends += await post.sent("2", "3")
-    assert post.desk.batches == [["0"], ["1"]]
-    post.desk.gate.set()
-    await asyncio.gather(*sends)
-    assert post.desk.batches == [["0"], ["1"], ["2", "3"]]
-
-
-@with_post
-async def test_one_that_is_sent_alone_ends_at_its_deadline(post: Post) -> None:
-    await post.coalescer.publish(message("0"), post.clock.now() + 5)
-    post.desk.gate = asyncio.Event()
-    late, sent = post.send("late", within=0.0), post.send("1", within=1.0)
-    await post.clock.rest()
-    with pytest.raises(NotSent, match="its deadline has passed"):
-        await late
-    await post.clock.advance(1.0)
-    with pytest.raises(Unanswered, match="handed to the broker and not confirmed"):
-        await sent
-
-
-@with_post
-async def test_closing_waits_for_one_that_is_sent_alone(post: Post) -> None:
-    await post.coalescer.publish(message("0"), post.clock.now() + 5)
-    post.desk.gate = asyncio.Event()
-    (sent,) = await post.sent("1")
-    closing = asyncio.ensure_future(post.coalescer.close(post.clock.now() + 3))
-    await post.clock.rest()
-    assert not closing.done()
-    post.desk.gate.set()
-    await asyncio.gather(sent, closing)
-
-
-@with_post
-async def test_one_that_is_cancelled_while_it_is_sent_alone_makes_way(post: Post) -> None:
-    await post.coalescer.publish(message("0"), post.clock.now() + 5)
-    post.desk.gate = asyncio.Event()
-    (sent,) = await post.sent("1")
-    sent.cancel()
-    await post.clock.rest()
-    post.desk.gate = None
-    await post.coalescer.publish(message("2"), post.clock.now() + 5)
-    assert post.desk.batches == [["0"], ["1"], ["2"]]

@@ -1,4 +1,4 @@
-"""The inbox layer: once, whoever delivers twice, on messages and on calls."""
+"""The inbox layer: once, whoever delivers twice, and whatever fails in between."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from inbox_kit import inbox, pack
 from msgspec.structs import replace
 from transaction_parts import (
-    CHARGE,
-    MAIL,
     PACKED,
     PLACED,
     Bench,
@@ -20,27 +19,15 @@ from transaction_parts import (
     transaction_of,
 )
 
-from callcast.core.errors import Busy, CommitUnknown, Duplicate, Misuse, Refused, Unavailable
+from callcast.core.errors import Busy, CommitUnknown, Misuse, Unavailable
 from callcast.core.outcome import DONE, Dead, Later, Outcome, Release
-from callcast.core.work import Kind, Next, Work
+from callcast.core.work import Next, Work
 from callcast.ports.observer import DuplicateSeen
 from callcast.runtime.inbox import RUN_UNKNOWN, Inbox
 from callcast.runtime.sweeper import sweep
-from callcast.runtime.transaction import AMBIENT_TRANSACTION, Transaction
+from callcast.runtime.transaction import AMBIENT_TRANSACTION
 from callcast.stores.inbox import Arrival
 from callcast.testing.faults import Faults, InjectedError
-
-
-async def pack(work: Work) -> Outcome:
-    """The usual handler: a business row and a message."""
-    tx = transaction_of(work)
-    await tx.execute("insert into ledger values (?)", work.id)
-    await tx.publish(PACKED, work.id)
-    return DONE
-
-
-def inbox(b: Bench) -> Inbox:
-    return Inbox(b.units, "warehouse", PLACED)
 
 
 async def test_a_message_is_handled_once_with_everything_in_one_commit() -> None:
@@ -120,81 +107,6 @@ async def test_an_id_that_comes_again_with_another_payload_is_dead() -> None:
         assert await inbox(b)(consumed(incoming(body=b'"a:2"')), pack) == Dead("id_reuse")
         assert await b.ledger() == ["m-1"]
         assert b.observer.facts == []
-
-
-async def twin(b: Bench, body: bytes = b'"a:1"') -> None:
-    """Somebody else handles the message now."""
-    assert await inbox(b)(consumed(incoming(body=body)), pack) == DONE
-
-
-@pytest.mark.parametrize("catches", [Exception, BaseException])
-async def test_a_twin_that_was_faster_ends_the_handler_and_it_is_done(
-    catches: type[BaseException],
-) -> None:
-    async with bench() as b:
-
-        async def slow(work: Work) -> Outcome:
-            await twin(b)
-            with pytest.raises(Duplicate):
-                await transaction_of(work).execute("insert into ledger values ('twice')")
-            try:
-                await transaction_of(work).execute("insert into ledger values ('twice')")
-            except catches:
-                raise ValueError("whatever the handler makes of it") from None
-            return DONE
-
-        assert await inbox(b)(consumed(incoming()), slow) == DONE
-        assert await b.ledger() == ["m-1"]
-
-
-async def test_a_twin_is_noticed_at_the_commit_when_the_transaction_was_not_used() -> None:
-    async with bench() as b:
-
-        async def slow(_work: Work) -> Outcome:
-            await twin(b)
-            return DONE
-
-        assert await inbox(b)(consumed(incoming()), slow) == DONE
-        assert b.observer.facts == [DuplicateSeen(consumer="warehouse", message_id="m-1")]
-
-
-async def test_a_twin_inside_a_task_group_is_done_too() -> None:
-    async with bench() as b:
-
-        async def slow(work: Work) -> Outcome:
-            await twin(b)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(transaction_of(work).execute("insert into ledger values (1)"))
-            return DONE
-
-        assert await inbox(b)(consumed(incoming()), slow) == DONE
-        assert await b.ledger() == ["m-1"]
-
-
-async def test_a_twin_with_another_payload_is_id_reuse() -> None:
-    async with bench() as b:
-
-        async def slow(_work: Work) -> Outcome:
-            await twin(b, body=b'"a:2"')
-            return DONE
-
-        assert await inbox(b)(consumed(incoming()), slow) == Dead("id_reuse")
-
-
-async def test_a_cancellation_beside_a_twin_is_still_a_cancellation() -> None:
-    async with bench() as b:
-
-        async def slow(work: Work) -> Outcome:
-            await twin(b)
-            try:
-                await transaction_of(work).execute("insert into ledger values ('twice')")
-            except Duplicate:
-                raise asyncio.CancelledError from None
-            return DONE
-
-        with pytest.raises(asyncio.CancelledError):
-            await inbox(b)(consumed(incoming()), slow)
-        assert await b.ledger() == ["m-1"]
 
 
 async def test_a_cancelled_handler_leaves_nothing_and_holds_no_lock() -> None:
@@ -293,6 +205,10 @@ async def test_a_holder_that_fails_lets_the_waiting_copy_run() -> None:
         assert await b.ledger() == ["m-1"]
 
 
+async def nothing_waits() -> float:
+    return 0.0
+
+
 class TestAfterThePurge:
     """A redriven message whose row may be gone is not run again silently."""
 
@@ -350,97 +266,6 @@ class TestAfterThePurge:
                 await session.execute("update callcast_inbox set processed_at = processed_at - 100")
             assert await sweep(b.units, "warehouse", retention=10.0, oldest=nothing_waits) == 1001
             assert await b.rows("select 1 from callcast_inbox") == []
-
-
-async def nothing_waits() -> float:
-    return 0.0
-
-
-def called(value: object, key: str = "key-1", operation: object = CHARGE) -> Work:
-    return Work(Kind.SERVE, "payments.charge", key, operation, value=lambda: value)
-
-
-class TestCalls:
-    """A call of a once=True operation: the inbox keeps the answer and repeats it."""
-
-    def layer(self, b: Bench) -> Inbox:
-        return Inbox(b.units, "payments", CHARGE)
-
-    async def charge(self, work: Work) -> object:
-        assert callable(work.value)
-        amount = work.value()
-        await transaction_of(work).execute("insert into ledger values (?)", amount)
-        return amount * 100
-
-    async def test_a_repeated_call_gets_the_stored_answer(self) -> None:
-        async with bench() as b:
-            assert await self.layer(b)(called(7), self.charge) == 700
-            assert await self.layer(b)(called(7), never) == 700
-            assert await b.ledger() == [7]
-            assert b.observer.facts == [DuplicateSeen(consumer="payments", message_id="key-1")]
-
-    async def test_another_key_is_another_call(self) -> None:
-        async with bench() as b:
-            await self.layer(b)(called(7), self.charge)
-            await self.layer(b)(called(7, "key-2"), self.charge)
-            assert await b.ledger() == [7, 7]
-
-    async def test_a_key_with_another_request_is_refused(self) -> None:
-        async with bench() as b:
-            await self.layer(b)(called(7), self.charge)
-            with pytest.raises(Refused, match="use a new key") as caught:
-                await self.layer(b)(called(8), never)
-            assert caught.value.status == 422
-
-    async def test_a_failed_call_is_not_kept(self) -> None:
-        async def fails(work: Work) -> object:
-            await self.charge(work)
-            raise Refused("no money")
-
-        async with bench() as b:
-            with pytest.raises(Refused, match="no money"):
-                await self.layer(b)(called(7), fails)
-            assert await b.ledger() == []
-            assert await self.layer(b)(called(7), self.charge) == 700
-
-    async def test_a_twin_that_was_faster_answers_for_both(self) -> None:
-        async with bench() as b:
-
-            async def slow(work: Work) -> object:
-                assert await self.layer(b)(called(7), self.charge) == 700
-                return await self.charge(work)
-
-            assert await self.layer(b)(called(7), slow) == 700
-            assert await b.ledger() == [7]
-
-    async def test_an_unknown_commit_is_the_callers_to_know(self) -> None:
-        async with bench(failpoints=Faults({"session.committed@2": "raise"})) as b:
-            with pytest.raises(CommitUnknown):
-                await self.layer(b)(called(7), self.charge)
-            assert await self.layer(b)(called(7), never) == 700
-
-    async def test_other_calls_get_a_transaction_and_no_row(self) -> None:
-        async def mail(work: Work) -> object:
-            tx = work.transaction
-            assert isinstance(tx, Transaction)
-            await tx.execute("insert into ledger values ('mail')")
-            return None
-
-        async with bench() as b:
-            layer = Inbox(b.units, "mail", MAIL)
-            for _ in range(2):
-                assert await layer(called("x", operation=MAIL), mail) is None
-            assert await b.ledger() == ["mail", "mail"]
-            assert await b.rows("select 1 from callcast_inbox") == []
-
-    async def test_a_call_without_a_payload_is_misuse(self) -> None:
-        async with bench() as b:
-            with pytest.raises(Misuse):
-                await self.layer(b)(replace(called(7), value=7), never)
-
-
-async def never(_work: Work) -> object:
-    raise AssertionError("it ran again")
 
 
 async def test_consumed_work_without_a_message_is_misuse() -> None:
