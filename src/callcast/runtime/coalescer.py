@@ -226,7 +226,7 @@ class Coalescer:
             if not isinstance(error, Exception):
                 raise
             return True
-        _end_all(batch, [None] * len(batch))
+        _confirm_all(batch)
         return False
 
     def _record(self, token: Phase, *, is_failed: bool) -> None:
@@ -305,6 +305,13 @@ class Coalescer:
                 self._sweeping = None
                 return
             self._sweep_at = min(entry.deadline for entry in open_entries)
+
+
+def _confirm_all(batch: Iterable[Entry]) -> None:
+    for entry in batch:
+        ended = entry.ended
+        if not ended.done():
+            ended.set_result(None)
 
 
 def _end_all(batch: Sequence[Entry], faults: Sequence[NotSent | Unanswered | None]) -> None:
