@@ -13,6 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "src" / "callcast"
+EVERYWHERE = (PACKAGE, *(ROOT / each for each in ("tests", "bench", "scripts", "examples")))
 FILE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 50
 DANGEROUS = {"pickle", "cPickle", "yaml", "marshal", "dill", "shelve", "jsonpickle", "cloudpickle"}
@@ -62,9 +63,8 @@ def imported(node: ast.AST) -> set[str]:
 
 
 def test_no_file_is_longer_than_its_limit() -> None:
-    everything = sources(PACKAGE, ROOT / "examples", ROOT / "scripts", ROOT / "bench")
-    long = {f: n for f in everything if (n := len(f.read_text().splitlines())) > FILE_LINES_MAX}
-    assert not long
+    lengths = {file: len(file.read_text().splitlines()) for file in sources(*EVERYWHERE)}
+    assert not {file: lines for file, lines in lengths.items() if lines > FILE_LINES_MAX}
 
 
 def test_no_function_is_longer_than_its_limit() -> None:
@@ -128,9 +128,7 @@ def test_no_import_is_hidden_from_the_running_program() -> None:
 def test_nothing_is_left_unfinished() -> None:
     places = [
         f"{file}:{number}"
-        for file in sources(
-            PACKAGE, ROOT / "examples", ROOT / "scripts", ROOT / "tests", ROOT / "bench"
-        )
+        for file in sources(*EVERYWHERE)
         for number, line in enumerate(file.read_text().splitlines(), 1)
         if UNFINISHED.search(line)
     ]

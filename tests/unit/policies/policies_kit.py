@@ -1,17 +1,20 @@
-"""What the tests of policies share: an observer that remembers, errors, work."""
+"""What the tests of policies share: an observer that remembers, errors, work, who does it."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from threading import Lock
 
 from callcast.core.context import Context
 from callcast.core.errors import Remote
 from callcast.core.message import NO_HEADERS, Message
+from callcast.core.outcome import DONE, Outcome
 from callcast.core.work import Kind, Work
 from callcast.policies.silent import Silent
 from callcast.ports.observer import Fact, Observer, WorkSpan
 from callcast.runtime.chance import Ids
+from callcast.runtime.policy import Policy
 from callcast.runtime.ports import Ports
 from callcast.testing.clock import ManualClock
 
@@ -138,3 +141,42 @@ def overloaded(retry_after: float | None = None, *, do_not_retry: bool = False) 
 
 def lock() -> Lock:
     return Lock()
+
+
+class Handler:
+    """Raises what it is given, in order, then is done; remembers its runs."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        self.errors = list(errors)
+        self.runs: list[tuple[int, object]] = []
+
+    async def __call__(self, work: Work) -> Outcome:
+        self.runs.append((work.attempt, work.value))
+        if self.errors:
+            raise self.errors.pop(0)
+        return DONE
+
+
+class Guarded:
+    """A policy on a manual clock, and a function that fails as it is told."""
+
+    def __init__(self, **parts: object) -> None:
+        self.clock = ManualClock()
+        self.seen = Remembering()
+        self.policy = Policy(ports=ports_of(self.clock, self.seen), **parts)  # type: ignore[arg-type]
+        self.errors: list[BaseException] = []
+        self.calls = 0
+        self.takes = 0.0
+
+    async def function(self, value: str = "x") -> str:
+        self.calls += 1
+        if self.takes:
+            await self.clock.sleep(self.takes)
+        if self.errors:
+            raise self.errors.pop(0)
+        return value.upper()
+
+    async def run(self, seconds: float = 1_000.0) -> str:
+        task = asyncio.ensure_future(self.policy.run(self.function, "x"))
+        await self.clock.advance(seconds)
+        return await task

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from policies_kit import Remembering, Span, Tracing, a_call, a_delivery, ports_of
+from policies_kit import Handler, a_call, a_delivery, ports_of
 
 from callcast.core.errors import (
     Attempt,
@@ -21,13 +21,11 @@ from callcast.core.outcome import DONE, Dead, Later, Outcome, Release
 from callcast.core.work import Work
 from callcast.policies.chain import chain
 from callcast.policies.expire import Expire
-from callcast.policies.history import attach_attempts, attempts_of, mark_run, run_of
-from callcast.policies.notes import Origin, bounded, error_notes, summary, text_of, type_name
-from callcast.policies.observing import Measure, Trace
+from callcast.policies.history import attach_attempts, attempts_of
+from callcast.policies.notes import Origin
 from callcast.policies.recover import Recover
 from callcast.policies.recovery import Recovery
 from callcast.policies.repeat import Repeat
-from callcast.policies.silent import Silent, SilentSpan
 from callcast.policies.timeout import Timeout
 from callcast.policies.validate import Validate, ValidateRequest
 from callcast.runtime import recipes
@@ -41,20 +39,6 @@ ORIGIN = Origin(
     version="0.1.0",
 )
 AT = "2023-11-14T22:13:20.000Z"
-
-
-class Handler:
-    """Raises what it is given, in order, then is done; remembers its runs."""
-
-    def __init__(self, *errors: BaseException) -> None:
-        self.errors = list(errors)
-        self.runs: list[tuple[int, object]] = []
-
-    async def __call__(self, work: Work) -> Outcome:
-        self.runs.append((work.attempt, work.value))
-        if self.errors:
-            raise self.errors.pop(0)
-        return DONE
 
 
 def decode(body: bytes) -> object:
@@ -191,7 +175,7 @@ async def test_a_dead_letter_says_where_when_and_why() -> None:
     outcome = await verdict(handler)
     assert isinstance(outcome, Dead)
     notes = dict(outcome.notes)
-    assert "test_consume_layers.py" in notes.pop("callcast-error-stack")
+    assert "policies_kit.py" in notes.pop("callcast-error-stack")
     assert notes == {
         "callcast-source": "orders.placed",
         "callcast-group": "warehouse",
@@ -331,119 +315,3 @@ async def test_validate_wants_bytes_and_a_request_its_payload() -> None:
     assert await ValidateRequest()(served, value) == {"sku": "tea"}
     with pytest.raises(Misuse, match="no payload"):
         await ValidateRequest()(a_call(), value)
-
-
-@pytest.mark.parametrize(
-    ("text", "limit", "clean"),
-    [
-        ("short", 10, "short"),
-        ("nul\x00byte", 20, "nul\\x00byte"),
-        ("lone \ud800 surrogate", 40, "lone \\ud800 surrogate"),
-        ("€uro", 10, "€uro"),
-        ("0123456789", 7, "01...89"),
-        ("a\n" + "b" * 50, 11, "a\nb\n...\nbbb"),
-    ],
-)
-def test_text_is_clean_and_bounded(text: str, limit: int, clean: str) -> None:
-    assert bounded(text, limit) == clean
-    assert len(bounded(text, limit)) <= limit
-    bounded(text, limit).encode("utf-8")
-
-
-def _giant() -> None:
-    raise ValueError("x" * 1_000_000 + "\x00END")
-
-
-def test_a_giant_error_leaves_a_small_dead_letter_with_both_ends_of_its_stack() -> None:
-    with pytest.raises(ValueError, match="xxx") as caught:
-        _giant()
-    notes = error_notes(caught.value, stack=True)
-    assert len(notes["callcast-error-message"]) == 2_000
-    assert len(notes["callcast-error-stack"]) == 8_192
-    assert notes["callcast-error-stack"].startswith("Traceback")
-    assert notes["callcast-error-stack"].rstrip().endswith("\\x00END")
-    assert "\x00" not in "".join(notes.values())
-
-
-def test_an_error_that_cannot_speak_is_told_all_the_same() -> None:
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError("no")
-
-    assert text_of(Mute()) == "(its __str__ raised RuntimeError)"
-    assert summary(Mute()) == "Mute: (its __str__ raised RuntimeError)"
-    assert type_name(ValueError()) == "ValueError"
-    assert type_name(Mute()).endswith("Mute")
-
-
-def test_history_is_kept_on_errors_that_are_raised_again_and_on_frozen_ones() -> None:
-    class Frozen(Exception):
-        def __setattr__(self, name: str, value: object) -> None:
-            raise AttributeError(name)
-
-    two = [Attempt(1, "a", 0.1), Attempt(2, "b", 0.2)]
-    error = OSError("again and again")
-    error.add_note("the user's own")
-    for _ in range(3):
-        attach_attempts(error, two)
-    assert attempts_of(error) == tuple(two)
-    assert error.__notes__ == [
-        "the user's own",
-        "callcast: attempt 1 took 0.100 s: a",
-        "callcast: attempt 2 took 0.200 s: b",
-    ]
-    attach_attempts(Frozen(), two)
-    mark_run(Frozen(), 3)
-    assert attempts_of(Frozen()) == ()
-    assert run_of(Frozen()) is None
-    alone = OSError("once")
-    attach_attempts(alone, two[:1])
-    assert not hasattr(alone, "__notes__")
-
-
-async def test_a_span_is_around_the_work_and_hears_how_it_ended() -> None:
-    observer = Tracing()
-    trace = Trace(observer)
-    assert await trace(a_delivery(), Handler()) is DONE
-    fault = ValueError("x")
-    with pytest.raises(ValueError, match="x"):
-        await trace(a_delivery(), Handler(fault))
-    assert [span.ended for span in observer.spans] == [[(None, DONE)], [(fault, None)]]
-
-
-async def test_without_anybody_recording_there_is_no_span() -> None:
-    observer = Silent()
-    assert await Trace(observer)(a_delivery(), Handler()) is DONE
-    assert isinstance(observer.begin(a_call()), SilentSpan)
-    assert isinstance(observer.attempt(a_call(), "http://x"), SilentSpan)
-    assert observer.carrier(a_call()) == {}
-    observer.measure(a_call(), 1.0, None)
-    observer.begin(a_call()).end(ValueError(), status=500)
-    assert Span().ended == []
-
-
-class Recording(Remembering):
-    is_tracing = True
-
-
-async def test_nothing_is_timed_while_nobody_records() -> None:
-    observer = Remembering()
-    assert await Measure(observer, ManualClock())(a_delivery(), Handler()) is DONE
-    assert observer.measured == []
-
-
-async def test_durations_are_measured_whatever_the_end() -> None:
-    clock, observer = ManualClock(), Recording()
-    measure = Measure(observer, clock)
-
-    async def slow(work: Work) -> Outcome:
-        await clock.sleep(2.5)
-        return DONE
-
-    task = asyncio.ensure_future(measure(a_delivery(), slow))
-    await clock.advance(2.5)
-    assert await task is DONE
-    cancelled = asyncio.CancelledError()
-    with pytest.raises(asyncio.CancelledError):
-        await measure(a_delivery(), Handler(cancelled))
-    assert observer.measured == [("orders.placed", 2.5, None), ("orders.placed", 0.0, cancelled)]

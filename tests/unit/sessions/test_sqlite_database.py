@@ -1,38 +1,20 @@
-"""SQLite as a `Database`: turns, locks, cancellations, and what becomes of a COMMIT."""
+"""SQLite as a `Database`: sessions, files, the end, and what becomes of a COMMIT."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
 import stat
-import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from database_kit import ids
 
-from callcast.core.errors import Busy, CommitUnknown, Misuse, NotSent, Unavailable
+from callcast.core.errors import CommitUnknown, Misuse, NotSent, Unavailable
 from callcast.ports.session import Database, Session, in_one_go
 from callcast.runtime.clock import AsyncioClock
 from callcast.sessions.sqlite import SqliteDatabase
-from callcast.testing.clock import ManualClock
 from callcast.testing.faults import Faults
-
-SLOW = """with recursive n(i) as (select 1 union all select i + 1 from n where i < 100000000)
-    select count(*) from n"""
-
-
-@pytest.fixture
-async def database(tmp_path: Path) -> AsyncIterator[SqliteDatabase]:
-    database = SqliteDatabase(str(tmp_path / "shop.db"), clock=AsyncioClock())
-    async with database.begin() as session:
-        await session.execute("create table parcel (id text primary key)")
-    yield database
-    await database.close()
-
-
-async def ids(database: SqliteDatabase) -> list[object]:
-    return [row[0] for row in await database.read("select id from parcel order by id")]
 
 
 async def test_a_clean_exit_commits_and_says_how_many_rows_changed(
@@ -71,138 +53,9 @@ async def test_an_error_of_the_statement_is_the_drivers_and_leaves_the_transacti
     assert await ids(database) == ["a", "b"]
 
 
-async def test_a_read_does_not_wait_for_a_writer_and_does_not_see_what_is_not_committed(
-    database: SqliteDatabase,
-) -> None:
-    async with database.begin() as session:
-        await session.execute("insert into parcel values ('a')")
-        assert await ids(database) == []
-    assert await ids(database) == ["a"]
-
-
 async def test_a_reader_cannot_write(database: SqliteDatabase) -> None:
     with pytest.raises(Unavailable, match="readonly"):
         await database.read("insert into parcel values ('a')")
-
-
-async def test_writers_of_one_process_come_in_the_order_in_which_they_asked(
-    database: SqliteDatabase,
-) -> None:
-    order: list[int] = []
-
-    async def write(number: int) -> None:
-        async with database.begin() as session:
-            order.append(number)
-            await session.execute("insert into parcel values (?)", str(number))
-
-    await asyncio.gather(*(write(number) for number in range(20)))
-
-    assert order == list(range(20))
-    assert len(await ids(database)) == 20
-
-
-async def test_a_writer_that_gets_no_turn_is_busy(tmp_path: Path) -> None:
-    clock = ManualClock()
-    database = SqliteDatabase(str(tmp_path / "shop.db"), clock=clock)
-
-    async def second() -> None:
-        async with database.begin(wait=5.0):
-            pytest.fail("it got in")
-
-    async with database.begin():
-        waiting = asyncio.ensure_future(second())
-        await clock.advance(4.9)
-        assert not waiting.done()
-        await clock.advance(0.2)
-        with pytest.raises(Busy, match="another transaction of this process"):
-            await waiting
-    await database.close()
-
-
-async def test_a_writer_waits_for_another_process_and_goes_on_when_it_commits(
-    database: SqliteDatabase,
-) -> None:
-    other = sqlite3.connect(database.path, isolation_level=None, check_same_thread=False)
-    other.execute("begin immediate")
-    commit = threading.Timer(0.1, other.execute, ["commit"])
-    commit.start()
-
-    async with database.begin(wait=10.0) as session:
-        await session.execute("insert into parcel values ('a')")
-
-    commit.join()
-    other.close()
-    assert await ids(database) == ["a"]
-
-
-async def test_a_writer_that_gets_no_lock_from_another_process_is_busy_and_gives_its_turn_back(
-    database: SqliteDatabase,
-) -> None:
-    other = sqlite3.connect(database.path, isolation_level=None)
-    other.execute("begin immediate")
-    with pytest.raises(Busy, match="locked"):
-        async with database.begin(wait=0.05):
-            pytest.fail("it got in")
-    other.execute("rollback")
-    other.close()
-
-    async with database.begin(wait=0.05) as session:
-        await session.execute("insert into parcel values ('a')")
-    assert await ids(database) == ["a"]
-
-
-async def test_a_cancelled_statement_is_interrupted_and_ends_its_transaction(
-    database: SqliteDatabase,
-) -> None:
-    async def slow() -> None:
-        async with database.begin() as session:
-            await session.execute("insert into parcel values ('a')")
-            async with asyncio.timeout(0.05):
-                await session.fetch(SLOW)
-
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(slow(), 30)
-
-    assert await ids(database) == []
-    async with database.begin(wait=1.0) as session:
-        await session.execute("insert into parcel values ('b')")
-    assert await ids(database) == ["b"]
-
-
-async def test_a_user_who_catches_the_cancellation_of_a_statement_cannot_commit_the_rest(
-    database: SqliteDatabase,
-) -> None:
-    with pytest.raises(NotSent, match="cancelled"):
-        async with database.begin() as session:
-            await session.execute("insert into parcel values ('a')")
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await session.fetch(SLOW)
-            with pytest.raises(NotSent):
-                await session.execute("insert into parcel values ('b')")
-
-    assert await ids(database) == []
-
-
-async def test_a_cancelled_begin_leaves_no_lock_behind(database: SqliteDatabase) -> None:
-    other = sqlite3.connect(database.path, isolation_level=None)
-    other.execute("begin immediate")
-
-    async def waits() -> None:
-        async with database.begin(wait=30.0):
-            pytest.fail("it got in")
-
-    task = asyncio.ensure_future(waits())
-    await asyncio.sleep(0.02)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    other.execute("rollback")
-    other.close()
-
-    async with database.begin(wait=1.0) as session:
-        await session.execute("insert into parcel values ('a')")
-    assert await ids(database) == ["a"]
 
 
 async def test_a_transaction_that_the_database_rolled_back_takes_no_more_and_does_not_commit(
@@ -410,21 +263,6 @@ async def test_a_database_is_not_used_across_a_fork(database: SqliteDatabase) ->
     with pytest.raises(Misuse, match="fork"):
         await database.read("select 1")
     database._process -= 1
-
-
-async def test_memory_is_private_and_reads_wait_for_the_writer() -> None:
-    database = SqliteDatabase(":memory:", clock=AsyncioClock())
-    other = SqliteDatabase(":memory:", clock=AsyncioClock())
-    async with database.begin() as session:
-        await session.execute("create table parcel (id)")
-        reading = asyncio.ensure_future(database.read("select name from sqlite_master"))
-        await asyncio.sleep(0)
-        await session.execute("insert into parcel values ('a')")
-    assert await reading == [("parcel",)]
-    assert await ids(database) == ["a"]
-    assert await other.read("select name from sqlite_master") == []
-    await database.close()
-    await other.close()
 
 
 async def test_a_rollback_that_fails_closes_the_connection(database: SqliteDatabase) -> None:
