@@ -70,7 +70,7 @@ def test_no_file_is_longer_than_its_limit() -> None:
 def test_no_function_is_longer_than_its_limit() -> None:
     long = [
         f"{file}:{function.lineno} {function.name}"
-        for file in sources(PACKAGE, ROOT / "examples", ROOT / "scripts")
+        for file in sources(*EVERYWHERE)
         for function in functions(ast.parse(file.read_text()))
         if (function.end_lineno or 0) - function.lineno + 1 > FUNCTION_LINES_MAX
     ]
@@ -78,11 +78,7 @@ def test_no_function_is_longer_than_its_limit() -> None:
 
 
 def test_every_file_says_what_it_is_for() -> None:
-    silent = [
-        f
-        for f in sources(PACKAGE, ROOT / "scripts")
-        if not ast.get_docstring(ast.parse(f.read_text()))
-    ]
+    silent = [f for f in sources(*EVERYWHERE) if not ast.get_docstring(ast.parse(f.read_text()))]
     assert not silent
 
 

@@ -1,3 +1,5 @@
+"""What the benches share: rounds, spread, goals and the file of results."""
+
 from __future__ import annotations
 
 import importlib.util

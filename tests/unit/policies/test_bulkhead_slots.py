@@ -1,3 +1,5 @@
+"""The bulkhead: slots, places in its queue, and who gets them."""
+
 from __future__ import annotations
 
 import asyncio

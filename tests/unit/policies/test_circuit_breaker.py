@@ -1,3 +1,5 @@
+"""The circuit breaker: windows, trials and generations, told the time."""
+
 from __future__ import annotations
 
 import threading

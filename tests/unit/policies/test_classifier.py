@@ -1,3 +1,5 @@
+"""The classifier: what an error says about the one who was asked."""
+
 import asyncio
 
 import pytest

@@ -1,3 +1,5 @@
+"""The layers around consumed work: repeats, notes of the dead, expiry, timeouts."""
+
 from __future__ import annotations
 
 import asyncio

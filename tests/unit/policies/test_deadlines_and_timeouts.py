@@ -1,3 +1,5 @@
+"""Deadlines that are inherited, and bounds on one run and on one attempt."""
+
 from __future__ import annotations
 
 import asyncio

@@ -1,3 +1,5 @@
+"""The kill switch: when it opens, what reopens it, and what burns no attempt meanwhile."""
+
 from __future__ import annotations
 
 import pytest

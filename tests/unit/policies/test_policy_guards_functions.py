@@ -1,3 +1,5 @@
+"""`Policy` around a function: arguments, retries, deadlines, threads."""
+
 from __future__ import annotations
 
 import asyncio

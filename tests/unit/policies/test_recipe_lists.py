@@ -1,3 +1,5 @@
+"""The four recipes as lists: what is in them, in which order, and orders that are refused."""
+
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,5 @@
+"""What becomes of a message whose handler failed: the table of `Recovery`."""
+
 from __future__ import annotations
 
 import pytest

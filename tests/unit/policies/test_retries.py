@@ -1,3 +1,5 @@
+"""Retries of calls: when, how long after, and when not."""
+
 from __future__ import annotations
 
 import asyncio

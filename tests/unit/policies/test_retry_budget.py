@@ -1,3 +1,5 @@
+"""The retry budget: a token bucket told of successes and failures."""
+
 import threading
 
 import pytest

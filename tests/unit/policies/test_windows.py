@@ -1,3 +1,5 @@
+"""Sliding windows over outcomes, by count and by time."""
+
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -232,63 +234,79 @@ class Broker:
         self.waiting = sorted([*self.waiting, number])
 
 
-@given(st.data())
-def test_whatever_happens_a_key_runs_in_order(  # noqa: C901 - a model in one piece
-    data: st.DataObject,
-) -> None:
-    """A model: the broker hands out while verdicts are on their way; what runs is in order."""
-    broker, lanes = Broker(), Lanes()
-    running: list[Delivery] = []
-    verdicts: list[tuple[Delivery, bool]] = []  # not settled yet; True goes back
-    in_flight: list[int] = []  # handed out, on its way to the worker
-    done: list[int] = []
+class Worker:
+    """A model of one: the broker hands out while verdicts are on their way to it."""
 
-    def run(each: Delivery) -> None:
-        assert not running, "one at a time"
-        running.append(each)
+    def __init__(self) -> None:
+        self.broker, self.lanes = Broker(), Lanes()
+        self.running: list[Delivery] = []
+        self.verdicts: list[tuple[Delivery, bool]] = []  # not settled yet; True goes back
+        self.in_flight: list[int] = []  # handed out, on its way to the worker
+        self.done: list[int] = []
+        self.steps = 0
 
-    def arrive() -> None:
-        for number in in_flight:
+    def run(self, each: Delivery) -> None:
+        assert not self.running, "one at a time"
+        self.running.append(each)
+
+    def go_back(self, deliveries: Iterable[Delivery]) -> None:
+        self.verdicts += [(each, True) for each in deliveries]
+
+    def fetch(self) -> None:
+        self.steps += 1
+        if not self.in_flight:
+            self.in_flight.extend(self.broker.take(1 + self.steps % 3))
+
+    def arrive(self) -> None:
+        for number in self.in_flight:
             each = of(str(number))
-            place = lanes.arrive(each)
+            place = self.lanes.arrive(each)
             if place is Place.RUN:
-                run(each)
+                self.run(each)
             elif place is Place.BACK:
-                verdicts.append((each, True))
-        in_flight.clear()
-        lanes.fetched()
+                self.go_back([each])
+        self.in_flight.clear()
+        self.lanes.fetched()
 
-    drawn = data.draw(st.lists(st.sampled_from("hafbws"), min_size=25, max_size=80))
-    for place, step in enumerate([*drawn, *"safh" * 40]):
-        if step == "h" and not in_flight:
-            in_flight.extend(broker.take(1 + place % 3))
-        elif step == "a":
-            arrive()
-        elif step == "f" and running:
-            each = running.pop()
-            done.append(int(each.message.id))
-            verdicts.append((each, False))
-            following = lanes.go_on(each)
+    def finish(self) -> None:
+        if self.running:
+            each = self.running.pop()
+            self.done.append(int(each.message.id))
+            self.verdicts.append((each, False))
+            following = self.lanes.go_on(each)
             if following is not None:
-                run(following)
-        elif step == "b" and running:
-            each = running.pop()
-            verdicts += [(behind, True) for behind in lanes.give_back(each)]
-            verdicts.append((each, True))
-        elif step == "w":
-            verdicts += [(behind, True) for behind in lanes.withdraw()]
-        elif step == "s":
-            batch = list(verdicts)
-            verdicts.clear()
-            for each, is_back in batch:
-                number = int(each.message.id)
-                broker.back(number) if is_back else broker.out.discard(number)
-            for each, _ in batch:
-                onward = lanes.settled(each, is_fetching=bool(in_flight))
-                if onward is not None:
-                    verdicts += [(stale, True) for stale in onward.back]
-                    if onward.run is not None:
-                        run(onward.run)
-    assert done == sorted(done)
-    assert done == list(range(len(done)))
-    assert len(done) >= 20, "once nothing goes wrong it gets on"
+                self.run(following)
+
+    def fail(self) -> None:
+        if self.running:
+            each = self.running.pop()
+            self.go_back([*self.lanes.give_back(each), each])
+
+    def withdraw(self) -> None:
+        self.go_back(self.lanes.withdraw())
+
+    def settle(self) -> None:
+        batch, self.verdicts = self.verdicts, []
+        for each, is_back in batch:
+            number = int(each.message.id)
+            self.broker.back(number) if is_back else self.broker.out.discard(number)
+        for each, _ in batch:
+            onward = self.lanes.settled(each, is_fetching=bool(self.in_flight))
+            if onward is not None:
+                self.go_back(onward.back)
+                if onward.run is not None:
+                    self.run(onward.run)
+
+
+ACTS = (Worker.fetch, Worker.arrive, Worker.finish, Worker.fail, Worker.withdraw, Worker.settle)
+WELL = (Worker.settle, Worker.arrive, Worker.finish, Worker.fetch)
+
+
+@given(st.lists(st.sampled_from(ACTS), min_size=25, max_size=80))
+def test_whatever_happens_a_key_runs_in_order(acts: list[Callable[[Worker], None]]) -> None:
+    worker = Worker()
+    for act in [*acts, *WELL * 40]:
+        act(worker)
+    assert worker.done == sorted(worker.done)
+    assert worker.done == list(range(len(worker.done)))
+    assert len(worker.done) >= 20, "once nothing goes wrong it gets on"
