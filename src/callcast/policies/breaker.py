@@ -314,7 +314,7 @@ class BreakerLayer:
         tell_of(self._observer, work, Rejected(work.name, work.peer, "circuit"))
         left = self._breaker.retry_in(now)
         return CircuitOpen(
-            f"{work.name!r}: the circuit of {work.peer or 'this policy'} is"
+            f"{work.name!r}: the circuit of {work.peer or work.name} is"
             f" {self._breaker.state}, so it was not asked; the next trial is in {left:.3f} s",
             retry_after=left,
         )

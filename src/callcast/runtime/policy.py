@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import CodeType
 from typing import ParamSpec, TypeVar
 
@@ -16,16 +16,16 @@ from callcast.core.errors import Misuse
 from callcast.core.work import Kind, Next, Work
 from callcast.policies.chain import chain
 from callcast.policies.options import Bulkhead, CircuitBreaker, Retry
-from callcast.policies.silent import Silent
-from callcast.ports.failpoints import nowhere
+from callcast.policies.silent import FactsOnly, Silent
 from callcast.runtime import recipes
 from callcast.runtime.callables import Nature, inmost, nature, where
-from callcast.runtime.chance import Ids, system_dice
-from callcast.runtime.clock import AsyncioClock
 from callcast.runtime.guards import Terms
 from callcast.runtime.ports import Ports
+from callcast.runtime.system import system_ports
 
 __all__ = ["Bulkhead", "CircuitBreaker", "Policy", "Retry"]
+
+CALL = Kind.CALL  # looked up once: in CPython 3.11 an enum takes 0.1 us to give out a member
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -55,28 +55,33 @@ class Policy(Terms):
     with it. The original exception surfaces, `attempts_of` tells what was tried. Raises what the
     function raises; `CircuitOpen`, `BulkheadFull` or `Expired` when it was not called;
     `Unanswered` when an attempt took too long; `Misuse` for what cannot be guarded.
+
+    Calls, retries, rejections and circuits go to OpenTelemetry's metrics and traces where the
+    program has set up an SDK, and to the log. There a function has its own name and its callee is
+    called `name`, or as the function that was guarded first. A peer has its service's name.
     """
 
+    name: str = ""
     ports: Ports | None = field(default=None, repr=False, compare=False)
-    """Clock, dice and observer, for tests; None is the machine's own, observed by nobody."""
-    _guarded: Next[object] = field(init=False, repr=False, compare=False)
+    """Clock, dice and observer, for tests; None is the machine's own, and OpenTelemetry."""
+    _guarded: Guarded = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         Terms.__post_init__(self)
-        layers = recipes.call(self, None, self.ports or _machine(), has_timer=False)
-        object.__setattr__(self, "_guarded", chain(layers, _invoke))
+        object.__setattr__(self, "_guarded", Guarded(self))
 
     def __call__(
         self, function: Callable[P, Awaitable[R]], /
     ) -> Callable[P, Coroutine[object, object, R]]:
         """Decorate an async function; raises `Misuse` for one that cannot be guarded."""
-        checked, name, run = _guardable(function), _name(function), self._guarded
+        checked, name, guards = _guardable(function), _name(function), self._guarded
+        peer = guards.callee(name)
 
         @functools.wraps(function)
         async def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
             call = Invocation(checked, args, kwargs)
-            work = Work(Kind.CALL, name, value=call, context=AMBIENT.get())
-            return await run(work)  # type: ignore[return-value]  # as `function` returned it
+            work = Work(CALL, name, peer=peer, value=call, context=AMBIENT.get())
+            return await guards.run(work)  # type: ignore[return-value]  # as `function` returned it
 
         return guarded
 
@@ -84,12 +89,54 @@ class Policy(Terms):
         self, function: Callable[P, Awaitable[R]], /, *args: P.args, **kwargs: P.kwargs
     ) -> R:
         """Call the function once, guarded. A lambda must return something to await."""
+        name, guards = _name(function), self._guarded
         code = getattr(function, "__code__", None)
         if not isinstance(code, CodeType) or not code.co_flags & inspect.CO_COROUTINE:
             function = _guardable(function)
         call = Invocation(function, args, kwargs)
-        work = Work(Kind.CALL, _name(function), value=call, context=AMBIENT.get())
-        return await self._guarded(work)  # type: ignore[return-value]  # as `function` returned it
+        peer = guards.callee(name)
+        work = Work(CALL, name, peer=peer, value=call, context=AMBIENT.get())
+        return await guards.run(work)  # type: ignore[return-value]  # as `function` returned it
+
+
+class Guarded:
+    """The layers around the functions of one policy, made when the first of them is called.
+
+    So a policy that is of peers only, or of a program that is just being loaded, loads nothing.
+    """
+
+    __slots__ = ("_name", "_policy", "run")
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+        self._name = policy.name  # changed by callee(), once
+        self.run: Next[object] = self._first  # changed by it, at the first call
+
+    def _first(self, work: Work) -> Awaitable[object]:
+        # Two threads may both get here: what the layers share is kept by the policy.
+        self.run = _layered(self._policy)
+        return self.run(work)
+
+    def callee(self, function: str) -> str:
+        """What all functions of the policy call, in metrics and errors: one circuit, one name."""
+        self._name = self._name or function
+        return self._name
+
+
+def _layered(policy: Policy) -> Next[object]:
+    """The layers; while nobody records, without those that only would."""
+    ports = policy.ports or system_ports("")
+    observer = ports.observer
+    watched = chain(recipes.call(policy, None, ports, has_timer=False), _invoke)
+    if isinstance(observer, Silent):
+        return watched
+    ports = replace(ports, observer=FactsOnly(observer))
+    unwatched = chain(recipes.call(policy, None, ports, has_timer=False), _invoke)
+
+    def run(work: Work) -> Awaitable[object]:
+        return watched(work) if observer.is_tracing else unwatched(work)
+
+    return run
 
 
 class Invocation(Struct, frozen=True, gc=False):
@@ -109,7 +156,11 @@ def _invoke(work: Work) -> Awaitable[object]:
 
 
 def _name(function: Callable[..., object]) -> str:
-    return getattr(function, "__qualname__", "") or repr(function)
+    """As it was written, without the arguments of a partial: they may be secret, and many."""
+    name: str = getattr(function, "__qualname__", "") or getattr(
+        inmost(function), "__qualname__", type(function).__qualname__
+    )
+    return name
 
 
 def _guardable(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
@@ -139,13 +190,3 @@ def _awaited(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
         return await result
 
     return call
-
-
-def _machine() -> Ports:
-    return Ports(
-        clock=AsyncioClock(),
-        dice=system_dice,
-        new_id=Ids(),
-        observer=Silent(),
-        failpoints=nowhere,
-    )

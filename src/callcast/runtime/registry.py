@@ -16,7 +16,6 @@ from callcast.ports.codec import Codec
 from callcast.ports.observer import Observer
 from callcast.ports.session import Database
 from callcast.ports.transport import Dispatcher, Transport
-from callcast.runtime.peers import Peer
 from callcast.runtime.ports import Ports
 
 _EXTRAS = {
@@ -31,6 +30,30 @@ _EXTRAS = {
     "postgresql": ("asyncpg", "postgres"),
 }
 """Brokers beyond the core: their driver, and the extra that brings it."""
+
+
+class Address(Protocol):
+    """Where a peer is, and what calls to it show: the part of a `Peer` that a transport needs."""
+
+    @property
+    def url(self) -> str:
+        """Its base URL."""
+        ...
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Sent with every call."""
+        ...
+
+    @property
+    def auth(self) -> str | Callable[[], str] | None:
+        """The value of ``Authorization``, or what gives it."""
+        ...
+
+    @property
+    def tls(self) -> Tls | None:
+        """Whose certificates are believed, and which one is shown."""
+        ...
 
 
 class HttpServer(Protocol):
@@ -99,7 +122,7 @@ def local_transport(dispatcher: Dispatcher, clock: Clock) -> Transport:
 
 
 def http_transport(
-    service: str, peer: Peer, *, codec: Codec, ports: Ports, body_max_bytes: int
+    service: str, peer: Address, *, codec: Codec, ports: Ports, body_max_bytes: int
 ) -> Transport:
     """Calls over HTTP to one peer; no request or answer has a larger body."""
     limits = load("callcast.transports.limits").HttpLimits(body_max_bytes=body_max_bytes)
