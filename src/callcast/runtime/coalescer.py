@@ -22,6 +22,8 @@ from callcast.runtime.ports import Ports
 
 BATCH_MAX_BYTES = 4_194_304
 """Bodies of one batch together: a group commit, or a frame, that does not hold up the others."""
+LATE = "its deadline has passed"
+"""Why a publish was given up."""
 
 
 class Entry(Struct, eq=False):
@@ -162,7 +164,7 @@ class Coalescer:
         Cancelled, it may be sent all the same.
         """
         if entry.deadline <= self._clock.now():
-            entry.give_up("its deadline has passed")
+            entry.give_up(LATE)
         try:
             if not entry.ended.done():
                 await self._send((entry,), coarse=False)
@@ -184,7 +186,7 @@ class Coalescer:
         while buffer and len(batch) < self._batch_max and size < BATCH_MAX_BYTES:
             entry = buffer.popleft()
             if entry.deadline <= now:
-                entry.give_up("its deadline has passed")
+                entry.give_up(LATE)
             elif not entry.ended.done():
                 batch.append(entry)
                 size += len(entry.message.body)
@@ -222,7 +224,9 @@ class Coalescer:
             _end_all(batch, [_one_of(error) for _ in batch])
             return True
         except BaseException as error:
-            _give_up_all(batch, summary(error))  # whatever it was, they may be stored
+            is_late = isinstance(error, TimeoutError) and self._clock.now() >= last
+            # Whatever it was, they may be stored.
+            _give_up_all(batch, LATE if is_late else summary(error))
             if not isinstance(error, Exception):
                 raise
             return True
@@ -292,13 +296,13 @@ class Coalescer:
             kept: deque[Entry] = deque()
             for entry in self._buffer:
                 if entry.deadline <= now:
-                    entry.give_up("its deadline has passed")
+                    entry.give_up(LATE)
                 elif not entry.ended.done():
                     kept.append(entry)
             self._buffer = kept
             for entry in self._under_way:
                 if entry.deadline <= now:
-                    entry.give_up("its deadline has passed")
+                    entry.give_up(LATE)
             self._let_in()
             open_entries = [*kept, *(e for e in self._under_way if not e.ended.done())]
             if not open_entries:
