@@ -36,6 +36,8 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 BUSES_MAX = 16
+_BEGIN = "select 1"
+"""SQLAlchemy begins at the first statement, where a program has it say ``begin`` by itself."""
 
 
 def add(
@@ -70,7 +72,7 @@ async def put(
 
     `session` is an ``aiosqlite.Connection``, SQLAlchemy's ``AsyncSession`` or ``AsyncConnection``.
     """
-    return await _add(_asynchronous(session), contract, value, id, bus, sending)
+    return await _add(await _asynchronous(session), contract, value, id, bus, sending)
 
 
 def create(session: object, bus: str) -> None:
@@ -199,31 +201,51 @@ def _blocking(session: object) -> _Found:
     if isinstance(session, sqlite3.Connection):
         _refuse_autocommit(session)
         return _Blocking("sqlite", session.execute)
-    if _awaits(kind, "exec_driver_sql") or _awaits(kind, "connection") or _is_aiosqlite(kind):
+    if _is_waiting(kind):
         raise Misuse(f"{kind.__qualname__} is asynchronous: use 'await outbox.put(...)' instead")
+    if not _is_blocking(kind):
+        raise _unknown(kind)
     known: Any = session
-    if _is_orm_session(kind):
-        known = known.connection()
-    if hasattr(known, "exec_driver_sql"):
-        return _Blocking(known.dialect.name, known.exec_driver_sql)
-    raise _unknown(kind)
+    connection = known.connection() if _is_orm_session(kind) else known
+    dialect: str = connection.dialect.name
+    if dialect == "sqlite":
+        connection.exec_driver_sql(_BEGIN)
+        _refuse_autocommit(connection.connection.driver_connection)
+    return _Blocking(dialect, connection.exec_driver_sql)
 
 
-def _asynchronous(session: object) -> _Found:
+async def _asynchronous(session: object) -> _Found:
     kind = type(session)
+    if isinstance(session, sqlite3.Connection) or _is_blocking(kind):
+        raise Misuse(f"{kind.__qualname__} is blocking: use 'outbox.add(...)' instead")
+    if not _is_waiting(kind):
+        raise _unknown(kind)
     known: Any = session
-    if _awaits(kind, "exec_driver_sql"):
-        return _Waiting(known.dialect.name, known.exec_driver_sql)
-    if _is_orm_session(kind) and _awaits(kind, "connection"):
-
-        async def run(sql: str, args: tuple[object, ...]) -> Any:
-            return await (await known.connection()).exec_driver_sql(sql, args)
-
-        return _Waiting(known.get_bind().dialect.name, run)
     if _is_aiosqlite(kind):
         _refuse_autocommit(known)
         return _Waiting("sqlite", known.execute)
-    raise _unknown(kind)
+    connection = await known.connection() if _is_orm_session(kind) else known
+    dialect: str = connection.dialect.name
+    if dialect == "sqlite":
+        await connection.exec_driver_sql(_BEGIN)
+        _refuse_autocommit((await connection.get_raw_connection()).driver_connection)
+    return _Waiting(dialect, connection.exec_driver_sql)
+
+
+def _is_blocking(kind: type) -> bool:
+    """Whether it is SQLAlchemy's ``Session``, ``scoped_session`` or ``Connection``."""
+    is_session = _is_orm_session(kind) and not _awaits(kind, "connection")
+    return is_session or _calls(kind, "exec_driver_sql")
+
+
+def _is_waiting(kind: type) -> bool:
+    """Whether it is aiosqlite's connection, or what SQLAlchemy has of the kind."""
+    is_session = _is_orm_session(kind) and _awaits(kind, "connection")
+    return is_session or _awaits(kind, "exec_driver_sql") or _is_aiosqlite(kind)
+
+
+def _calls(kind: type, method: str) -> bool:
+    return callable(getattr(kind, method, None)) and not _awaits(kind, method)
 
 
 def _awaits(kind: type, method: str) -> bool:
@@ -240,7 +262,8 @@ def _is_aiosqlite(kind: type) -> bool:
 
 
 def _refuse_autocommit(connection: Any) -> None:
-    if connection.isolation_level is None and not connection.in_transaction:
+    commits = connection.isolation_level is None or getattr(connection, "autocommit", False) is True
+    if commits and not connection.in_transaction:
         raise Misuse(
             "this connection commits every statement by itself: begin a transaction first, else"
             " the message could leave without your rows"

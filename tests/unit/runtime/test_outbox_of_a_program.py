@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import sqlite3
-from collections.abc import Awaitable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,81 +30,19 @@ def connection(path: str) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
-class Alchemy:
-    """SQLAlchemy's blocking Connection, as far as it is used: over a real sqlite3 connection."""
+class Elsewhere:
+    """What SQLAlchemy's Connection shows of a database that has no outbox."""
 
-    def __init__(self, connection: sqlite3.Connection, dialect: str = "sqlite") -> None:
-        self._connection = connection
-        self.dialect = SimpleNamespace(name=dialect)
+    dialect = SimpleNamespace(name="oracle")
 
-    def exec_driver_sql(self, statement: str, parameters: tuple[object, ...]) -> sqlite3.Cursor:
-        return self._connection.execute(statement, parameters)
+    def exec_driver_sql(self, statement: str, parameters: tuple[object, ...]) -> object:
+        raise AssertionError(f"{statement} was run")
 
 
-class AlchemySession:
-    """SQLAlchemy's blocking Session."""
+class CommitsByItself(sqlite3.Connection):
+    """As ``sqlite3.connect(path, autocommit=True)`` makes it since Python 3.12."""
 
-    def __init__(self, connection: Alchemy) -> None:
-        self._connection = connection
-
-    def connection(self) -> Alchemy:
-        return self._connection
-
-    def get_bind(self) -> Alchemy:
-        return self._connection
-
-
-class AsyncAlchemy(Alchemy):
-    """SQLAlchemy's AsyncConnection: its rows come without waiting again."""
-
-    @property
-    def connection(self) -> object:
-        raise RuntimeError("AsyncConnection.connection accessor is not implemented")
-
-    async def exec_driver_sql(  # type: ignore[override]
-        self, statement: str, parameters: tuple[object, ...]
-    ) -> sqlite3.Cursor:
-        await asyncio.sleep(0)
-        return super().exec_driver_sql(statement, parameters)
-
-
-class AsyncAlchemySession(AlchemySession):
-    """SQLAlchemy's AsyncSession."""
-
-    async def connection(self) -> Alchemy:  # type: ignore[override]
-        await asyncio.sleep(0)
-        return super().connection()
-
-
-class AsyncCursor:
-    def __init__(self, cursor: sqlite3.Cursor) -> None:
-        self._cursor = cursor
-        self.rowcount = cursor.rowcount
-
-    async def fetchall(self) -> list[object]:
-        return self._cursor.fetchall()
-
-
-class Aiosqlite:
-    """aiosqlite's Connection."""
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    @property
-    def isolation_level(self) -> str | None:
-        return self._connection.isolation_level
-
-    @property
-    def in_transaction(self) -> bool:
-        return self._connection.in_transaction
-
-    def execute(self, sql: str, parameters: tuple[object, ...]) -> Awaitable[AsyncCursor]:
-        async def run() -> AsyncCursor:
-            await asyncio.sleep(0)
-            return AsyncCursor(self._connection.execute(sql, parameters))
-
-        return run()
+    autocommit = True
 
 
 async def waiting(path: str) -> list[tuple[str, str]]:
@@ -146,26 +83,6 @@ async def test_keys_casts_ids_and_times_are_those_of_the_bus(
         assert (mail.topic, mail.headers) == ("mail.send", {"callcast-service": "mail"})
 
 
-@pytest.mark.parametrize("wrap", [Alchemy, lambda c: AlchemySession(Alchemy(c))])
-async def test_a_session_of_sqlalchemy_is_known_by_what_it_can_do(
-    path: str, connection: sqlite3.Connection, wrap: type[Alchemy]
-) -> None:
-    added = outbox.add(wrap(connection), PACKED, "x")
-    connection.commit()
-    assert await waiting(path) == [(added, "orders.packed")]
-
-
-@pytest.mark.parametrize(
-    "wrap", [AsyncAlchemy, lambda c: AsyncAlchemySession(AsyncAlchemy(c)), Aiosqlite]
-)
-async def test_an_asynchronous_session_is_known_by_what_it_can_do(
-    path: str, connection: sqlite3.Connection, wrap: type[Aiosqlite]
-) -> None:
-    added = await outbox.put(wrap(connection), PLACED, "a:1")
-    connection.commit()
-    assert await waiting(path) == [(added, "orders.placed")]
-
-
 async def test_the_bus_may_be_left_out_only_where_one_relays(
     path: str, connection: sqlite3.Connection
 ) -> None:
@@ -197,10 +114,10 @@ def test_a_connection_that_commits_by_itself_needs_a_transaction_first(path: str
     connection.close()
 
 
-async def test_an_asynchronous_connection_that_commits_by_itself_is_refused(path: str) -> None:
-    connection = sqlite3.connect(path, isolation_level=None)
+def test_a_connection_that_is_told_to_commit_by_itself_is_refused(path: str) -> None:
+    connection = sqlite3.connect(path, factory=CommitsByItself)
     with pytest.raises(Misuse, match="begin a transaction first"):
-        await outbox.put(Aiosqlite(connection), PACKED, "x")
+        outbox.create(connection, "shop")
     connection.close()
 
 
@@ -209,26 +126,13 @@ async def test_what_is_no_session_is_named(connection: sqlite3.Connection) -> No
         outbox.add({}, PACKED, "x")
     with pytest.raises(Misuse, match=r"builtins\.dict is no session"):
         await outbox.put({}, PACKED, "x")
-    with pytest.raises(Misuse, match=r"sqlite3\.Connection is no session"):
+    with pytest.raises(Misuse, match=r"Connection is blocking: use 'outbox\.add"):
         await outbox.put(connection, PACKED, "x")
-    with pytest.raises(Misuse, match=r"AlchemySession is no session"):
-        await outbox.put(AlchemySession(Alchemy(connection)), PACKED, "x")
 
 
-def test_an_asynchronous_session_is_refused_where_nobody_awaits(
-    connection: sqlite3.Connection,
-) -> None:
-    with pytest.raises(Misuse, match=r"await outbox\.put"):
-        outbox.add(AsyncAlchemy(connection), PACKED, "x", bus="shop")
-    with pytest.raises(Misuse, match=r"await outbox\.put"):
-        outbox.add(AsyncAlchemySession(AsyncAlchemy(connection)), PACKED, "x", bus="shop")
-    with pytest.raises(Misuse, match=r"await outbox\.put"):
-        outbox.add(Aiosqlite(connection), PACKED, "x", bus="shop")
-
-
-def test_a_dialect_without_sql_is_refused(connection: sqlite3.Connection) -> None:
+def test_a_dialect_without_sql_is_refused() -> None:
     with pytest.raises(Misuse, match="no SQL for a 'oracle'"):
-        outbox.add(Alchemy(connection, "oracle"), PACKED, "x", bus="shop")
+        outbox.add(Elsewhere(), PACKED, "x", bus="shop")
 
 
 def test_the_drivers_own_errors_pass(connection: sqlite3.Connection) -> None:
