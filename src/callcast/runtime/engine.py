@@ -24,7 +24,6 @@ from callcast.core.contract import Event, Operation
 from callcast.core.errors import Misuse
 from callcast.core.message import Message
 from callcast.core.work import Next
-from callcast.policies.chain import chain
 from callcast.ports.broker import Broker, Retires
 from callcast.ports.codec import Codec
 from callcast.ports.session import Database
@@ -175,7 +174,7 @@ class Engine:
     ) -> Next[object]:
         policy = self._plan.settings.policy if peer is None or peer.policy is None else peer.policy
         layers = recipes.call(policy, operation, self._ports, has_timer=transport.has_timer)
-        return chain(layers, transport.send)
+        return recipes.assembled(layers, transport.send, self._ports.observer)
 
 
 class Running:
@@ -318,12 +317,20 @@ class Running:
         publish would stop its own broker. `asked` is the handler that wants a transaction.
         """
         ports = self._plan.ports
-        if service.database is not None:
-            return registry.open_database(service.database, ports)
-        if self._plan.settings.database:
-            declared = self._plan.settings.database.replace("{service}", service.name)
-            return registry.open_database(declared, ports)
         url = self._plan.broker if isinstance(self._plan.broker, str) else ""
+        declared = service.database
+        if declared is None and self._plan.settings.database:
+            declared = self._plan.settings.database.replace("{service}", service.name)
+        if declared is not None:
+            if isinstance(declared, str) and registry.is_one_file(url, declared):
+                raise Misuse(
+                    f"service {service.name!r}: its database is the broker's own file, which an"
+                    " open transaction would stop: name another file, or none for one beside it"
+                )
+            try:
+                return registry.open_database(declared, ports)
+            except Misuse as error:
+                raise Misuse(f"service {service.name!r}: {error}") from error
         if url.startswith("sqlite:"):
             path = Path(registry.sqlite_path(url))
             return registry.sqlite_database(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from socket import socket
 from typing import Any, Protocol
 from urllib.parse import parse_qsl, urlsplit
@@ -167,14 +168,27 @@ def backup_sqlite(file: str, target: str) -> None:
 
 def open_database(declared: object, ports: Ports) -> Database:
     """The database that a service declared: a URL, or a `Database`; else `Misuse`."""
-    if isinstance(declared, str) and urlsplit(declared).scheme == "sqlite":
-        return sqlite_database(sqlite_path(declared), ports)
     if isinstance(declared, Database):
         return declared
+    shown = type(declared).__name__
+    if isinstance(declared, str):
+        parts = urlsplit(declared)
+        if parts.scheme == "sqlite":
+            _refuse_unknown("sqlite", dict(parse_qsl(parts.query, keep_blank_values=True)), ())
+            return sqlite_database(sqlite_path(declared), ports)
+        # Behind the scheme there may be a password.
+        shown = f"'{parts.scheme}://...'" if parts.scheme else repr(declared)
     raise Misuse(
-        f"database={type(declared).__name__}: give a URL such as 'sqlite:///orders-data.db'"
-        " or a callcast.ports.session.Database"
+        f"database={shown}: give a URL such as 'sqlite:///orders-data.db' or a"
+        " callcast.ports.session.Database"
     )
+
+
+def is_one_file(url: str, other: str) -> bool:
+    """Whether both are SQLite URLs of the same file."""
+    if {urlsplit(url).scheme, urlsplit(other).scheme} != {"sqlite"}:
+        return False
+    return Path(sqlite_path(url)).resolve() == Path(sqlite_path(other)).resolve()
 
 
 def sqlite_database(path: str, ports: Ports) -> Database:

@@ -53,8 +53,9 @@ class Service:
 
     `lifespan` is an async context manager (pools, clients), entered before the first message and
     left after the last; what it yields can be injected into handlers. `database` is where
-    `Transaction` writes: a URL, or a pool or engine the program already has; with the embedded
-    broker it defaults to a file of the service's own beside the broker's. `schema` is SQL that
+    `Transaction` writes: a URL (``sqlite:///orders-data.db``), or a `Database` of
+    `callcast.ports.session`, which the bus closes; with the embedded broker it defaults
+    to a file of the service's own beside the broker's. `schema` is SQL that
     must be harmless to repeat (``create table if not exists ...``), run there at each start.
     """
 

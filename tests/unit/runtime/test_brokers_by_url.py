@@ -3,12 +3,25 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from callcast import Bus, Misuse
+from callcast import Bus, Event, Misuse, Service, Transaction
 from callcast.runtime import registry
 from callcast.runtime.clock import AsyncioClock
+
+PLACED = Event("orders.placed", str)
+
+
+def writing(database: object) -> Service:
+    """A service whose handler needs its database."""
+    service = Service("orders", database=database)
+
+    @service.on(PLACED)
+    async def write(_order: str, _tx: Transaction) -> None: ...
+
+    return service
 
 
 @pytest.mark.parametrize(
@@ -56,10 +69,29 @@ async def test_a_bus_is_used_only_while_it_is_open() -> None:
         await bus.__aenter__()
 
 
-async def test_a_database_that_is_none_is_refused() -> None:
-    from callcast import Service
+@pytest.mark.parametrize(
+    ("database", "said"),
+    [
+        (42, "'orders': database=int"),
+        ("postgresql://host/orders", "'orders': database='postgresql:"),
+        ("orders.db", "'orders': database='orders.db'"),
+        ("mysql://me:s3cr3t@host/orders", "'orders': database='mysql:"),
+        ("sqlite:///orders.db?synchronous=OFF", "option .synchronous. is unknown"),
+    ],
+)
+async def test_a_database_that_is_none_is_refused(database: object, said: str) -> None:
+    with pytest.raises(Misuse, match=said) as caught:
+        async with Bus("memory://", services=[writing(database)]):
+            pass
+    assert "s3cr3t" not in str(caught.value)
 
-    service = Service("orders", database=42)
-    with pytest.raises(Misuse, match="database=int"):
-        async with Bus("memory://", services=[service]):
+
+async def test_the_broker_s_own_file_is_no_database(tmp_path: Path) -> None:
+    """A transaction that is open would stop the broker."""
+    url = f"sqlite:///{tmp_path}/somewhere/../broker.db"
+    for _ in "made", "there":
+        with pytest.raises(Misuse, match="'orders': its database is the broker's own file"):
+            async with Bus(f"sqlite:///{tmp_path}/broker.db", services=[writing(url)]):
+                pass
+        async with Bus(f"sqlite:///{tmp_path}/broker.db", name="orders"):
             pass
