@@ -108,7 +108,8 @@ class AnswerErrors:
                 await self._send(replace(answer, headers={REPLY_PROBLEM: status}))
         except (NotSent, Unanswered) as error:
             return Release(RETRY_AFTER, f"its answer could not be sent: {error}")
-        return outcome
+        # Who asked has heard that it failed: no further attempt may make that untrue.
+        return replace(outcome, exhausted=False)
 
 
 def _problem(outcome: Dead, message: Message) -> Problem:
