@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -30,19 +30,34 @@ from callcast.runtime.service import Service
 
 PROGRAM = """
 import asyncio
+import logging
 from pathlib import Path
 from callcast import Bus, Event, Operation, Service
 
 SLOW = Operation("till.slow", float, str, http="POST /slow", deadline=20.0)
+SELL = Operation("till.sell", str, None, http="POST /sell")
+SOLD = Event("till.sold", str)
 TICK = Event("till.tick", int, unheard=True)
 service = Service("till")
 bus = Bus("memory://", services=[service], name="given")
+log = logging.getLogger("till")
 
 @service.serves(SLOW)
 async def slow(seconds: float) -> str:
     Path("slow.started").touch()
     await asyncio.sleep(seconds)
     return "done"
+
+@service.serves(SELL)
+async def sell(sku: str, bus: Bus) -> None:
+    log.info("selling %s", sku)
+    await bus.publish(SOLD, sku)
+    if sku == "nothing":
+        raise ZeroDivisionError
+
+@service.on(SOLD)
+def note(sku: str) -> None:
+    log.info("sold %s", sku)
 
 broken = Service("broken")
 
@@ -71,7 +86,7 @@ class Running:
 
     def __init__(self, folder: Path, *args: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "callcast", "run", *args, "--port", "0", "--log", "json"],
+            [sys.executable, "-m", "callcast", "run", "--port", "0", "--log", "json", *args],
             cwd=folder,
             stdin=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -90,8 +105,12 @@ class Running:
         raise AssertionError(f"{event} never came: {self.lines}")
 
     def get(self, path: str) -> int:
+        return self.ask(path, None, {})
+
+    def ask(self, path: str, body: bytes | None, headers: dict[str, str]) -> int:
+        request = urllib.request.Request(f"{self.url}{path}", body, headers)
         try:
-            with urllib.request.urlopen(f"{self.url}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(request, timeout=10) as answer:
                 return int(answer.status)
         except urllib.error.HTTPError as error:
             error.close()
@@ -254,10 +273,47 @@ def test_a_part_of_the_bus_that_fails_ends_the_run(
 
 
 def test_the_logs_of_a_run_carry_ids(folder: Path) -> None:
-    running = Running(folder, "till_program:service")
-    os.kill(running.process.pid, signal.SIGTERM)
-    running.end()
-    assert all("correlation_id" in line for line in running.lines)
+    running = Running(folder, "till_program:service", "--log", "debug")
+    headers = {"Content-Type": "application/json"}
+    for sku, request in (("tea", "r-1"), ("nothing", "r-2")):
+        own = headers | {"X-Correlation-ID": request}
+        status = running.ask("/sell", f'"{sku}"'.encode(), own)
+        assert status == (500 if sku == "nothing" else 204)
+    for _ in range(2):
+        running.until("message settled")
+    running.process.send_signal(signal.SIGTERM)
+    assert running.end() == 0
+    told = {"lag measured"}  # about a group, and in no request's name
+    told |= {"ready", "draining", "stopped"}  # about the process
+    told |= {"event loop blocked"}  # by a busy machine
+    lines = [line for line in running.lines if line["logger"] != "uvicorn.error"]
+    lines = [line for line in lines if line.get("event") not in told]
+    assert {
+        request: sorted(str(line.get("event", line["message"])) for line in lines_of)
+        for request, lines_of in by_request(lines).items()
+    } == {
+        "r-1": ["message settled", "selling tea", "sold tea"],
+        "r-2": [
+            "message settled",
+            "selling nothing",
+            "sold nothing",
+            "unexpected error while serving a call",
+        ],
+    }
+    for of_request in by_request(lines).values():
+        (call,) = {line["message_id"] for line in of_request if "selling" in str(line["message"])}
+        causes = {line["causation_id"] for line in of_request if "sold" in str(line["message"])}
+        assert call
+        assert causes == {call}
+
+
+def by_request(
+    lines: Sequence[Mapping[str, object]],
+) -> Mapping[object, Sequence[Mapping[str, object]]]:
+    found: dict[object, list[Mapping[str, object]]] = {}
+    for line in lines:
+        found.setdefault(line["correlation_id"], []).append(line)
+    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
