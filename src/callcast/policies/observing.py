@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from typing import TypeVar
 
 from callcast.core.work import Next, Work
@@ -13,18 +12,13 @@ R = TypeVar("R")
 
 
 class Trace:
-    """A span around the work. Costs one question while nobody records."""
+    """A span around the work."""
 
     def __init__(self, observer: Observer) -> None:
         self._observer = observer
 
-    def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
+    async def __call__(self, work: Work, proceed: Next[R], /) -> R:
         """Begin the span, do the work, end the span with its error."""
-        if not self._observer.is_tracing:
-            return proceed(work)
-        return self._traced(work, proceed)
-
-    async def _traced(self, work: Work, proceed: Next[R]) -> R:
         span = self._observer.begin(work)
         try:
             result = await proceed(work)
@@ -36,20 +30,14 @@ class Trace:
 
 
 class Measure:
-    """How long the work took and how it ended, in the metric of its kind; while anybody records."""
+    """How long the work took and how it ended, in the metric of its kind."""
 
     def __init__(self, observer: Observer, clock: Clock) -> None:
-        self._observer = observer
         self._measure = observer.measure
         self._now = clock.now
 
-    def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
+    async def __call__(self, work: Work, proceed: Next[R], /) -> R:
         """Do the work and tell its duration in seconds."""
-        if not self._observer.is_tracing:
-            return proceed(work)
-        return self._measured(work, proceed)
-
-    async def _measured(self, work: Work, proceed: Next[R]) -> R:
         start = self._now()
         try:
             result = await proceed(work)

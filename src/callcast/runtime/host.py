@@ -15,7 +15,6 @@ from callcast.core.errors import Misuse
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
 from callcast.core.work import Layer, Work
-from callcast.policies.chain import chain
 from callcast.policies.notes import Origin
 from callcast.ports.broker import Feed, Parks, Source, need
 from callcast.ports.session import Database
@@ -141,7 +140,8 @@ class Host:
             self._sweeper.add(handler.group, handler.source if is_consumed(handler) else None)
         if isinstance(contract, Operation):
             inbox = self._inbox(handler) if bound.takes_transaction else None
-            run = chain(recipes.serve(house.ports, inbox), _answering(bound))
+            layers = recipes.serve(house.ports, inbox)
+            run = recipes.assembled(layers, _answering(bound), house.ports.observer)
             house.desk.add(Served(contract, self.service.name, run))
         if is_consumed(handler):
             self.workers.append(self._worker(handler, bound))
@@ -221,7 +221,7 @@ class Host:
         layers: list[Layer[Outcome]] = recipes.consume(parts, house.ports)
         if isinstance(contract, Operation):
             layers.insert(0, AnswerErrors(house.name, house.ports.clock, house.send))
-        return chain(layers, self._handling(handler, bound))
+        return recipes.assembled(layers, self._handling(handler, bound), house.ports.observer)
 
     def _handling(self, handler: Handler, bound: Bound) -> Callable[[Work], Awaitable[Outcome]]:
         """The innermost step of CONSUME: the handler in its context, then the answer, if any."""

@@ -6,7 +6,7 @@ configured is left out; an order that is known to be wrong is refused.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, TypeVar
@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 from callcast.core.contract import Operation
 from callcast.core.errors import Misuse, NotSent
 from callcast.core.outcome import Outcome
-from callcast.core.work import Layer
+from callcast.core.work import Layer, Next, Work
 from callcast.policies.breaker import BreakerLayer
 from callcast.policies.budget import Budget
 from callcast.policies.bulkhead import BulkheadLayer
+from callcast.policies.chain import chain
 from callcast.policies.classify import Verdict, verdict_of
 from callcast.policies.deadline import Deadline, ServedDeadline
 from callcast.policies.expire import Expire
@@ -31,6 +32,7 @@ from callcast.policies.retry import Judge, RetryLayer, repeats
 from callcast.policies.silent import Silent
 from callcast.policies.timeout import AttemptTimeout, Timeout
 from callcast.policies.validate import Validate, ValidateRequest
+from callcast.ports.observer import Observer
 from callcast.runtime.guards import Terms
 from callcast.runtime.ports import Ports
 from callcast.runtime.tasks import AsyncioGate
@@ -114,10 +116,27 @@ def consume(parts: Consuming, ports: Ports) -> list[Layer[Outcome]]:
 
 
 def observed(ports: Ports) -> list[Trace | Measure]:
-    """Trace and metrics, the outermost of all four; nothing where nobody observes."""
+    """Trace and metrics, the outermost of all four; nothing where nobody ever observes."""
     if isinstance(ports.observer, Silent):
         return []
     return [Trace(ports.observer), Measure(ports.observer, ports.clock)]
+
+
+def assembled(layers: Sequence[Layer[R]], last: Next[R], observer: Observer) -> Next[R]:
+    """The layers around `last`; while nobody records, without those that only would.
+
+    Asked for each piece of work: an SDK may be set up after the program has started.
+    """
+    recorded = chain(layers, last)
+    others = [layer for layer in layers if not isinstance(layer, Trace | Measure)]
+    if len(others) == len(layers):
+        return recorded
+    unrecorded = chain(others, last)
+
+    def run(work: Work) -> Awaitable[R]:
+        return recorded(work) if observer.is_tracing else unrecorded(work)
+
+    return run
 
 
 def names(layers: Sequence[Layer[R]]) -> list[str]:

@@ -12,7 +12,6 @@ from callcast.core.contract import Event, Operation
 from callcast.core.errors import Misuse, NotSent
 from callcast.core.message import Message
 from callcast.core.work import Kind, Next, Work
-from callcast.policies.chain import chain
 from callcast.policies.notes import summary
 from callcast.ports.broker import Broker, Schedules, Source, need
 from callcast.ports.clock import Clock
@@ -33,7 +32,9 @@ class Sender:
         self._ports = ports
         self._deadline = settings.publish_deadline
         self._body_max_bytes = min(settings.body_max_bytes, broker.traits.body_max_bytes)
-        self._run: Next[object] = chain(recipes.publish(ports), self._hand_over)
+        self._run: Next[object] = recipes.assembled(
+            recipes.publish(ports), self._hand_over, ports.observer
+        )
         self._known: dict[int, object] = {}  # contracts whose topic exists, by their id()
 
     def knows(self, contract: Event[Any] | Operation[Any, Any]) -> bool:

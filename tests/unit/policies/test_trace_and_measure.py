@@ -11,6 +11,7 @@ from callcast.core.outcome import DONE, Outcome
 from callcast.core.work import Work
 from callcast.policies.observing import Measure, Trace
 from callcast.policies.silent import Silent, SilentSpan
+from callcast.runtime import recipes
 from callcast.testing.clock import ManualClock
 
 
@@ -24,9 +25,8 @@ async def test_a_span_is_around_the_work_and_hears_how_it_ended() -> None:
     assert [span.ended for span in observer.spans] == [[(None, DONE)], [(fault, None)]]
 
 
-async def test_without_anybody_recording_there_is_no_span() -> None:
+def test_a_silent_observer_has_spans_that_are_none() -> None:
     observer = Silent()
-    assert await Trace(observer)(a_delivery(), Handler()) is DONE
     assert isinstance(observer.begin(a_call()), SilentSpan)
     assert isinstance(observer.attempt(a_call(), "http://x"), SilentSpan)
     assert observer.carrier(a_call()) == {}
@@ -39,10 +39,24 @@ class Recording(Remembering):
     is_tracing = True
 
 
-async def test_nothing_is_timed_while_nobody_records() -> None:
-    observer = Remembering()
-    assert await Measure(observer, ManualClock())(a_delivery(), Handler()) is DONE
-    assert observer.measured == []
+class Switched(Tracing):
+    """Somebody begins to record, and ends."""
+
+    is_tracing = False
+
+
+async def test_nothing_is_watched_while_nobody_records() -> None:
+    observer = Switched()
+    layers = [Trace(observer), Measure(observer, ManualClock())]
+    run = recipes.assembled(layers, Handler(), observer)
+    assert await run(a_delivery()) is DONE
+    assert observer.spans == []
+    observer.is_tracing = True
+    assert await run(a_delivery()) is DONE
+    assert [span.ended for span in observer.spans] == [[(None, DONE)]]
+    observer.is_tracing = False
+    assert await run(a_delivery()) is DONE
+    assert len(observer.spans) == 1
 
 
 async def test_durations_are_measured_whatever_the_end() -> None:
