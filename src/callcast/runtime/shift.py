@@ -168,7 +168,7 @@ class Shift:
             return 1 if self.is_quiet and not self._switch.is_open else 0
         if self._switch.is_closed:
             return pace.free(self._owned)
-        return self._switch.admits(self._clock.now(), is_quiet=self.is_quiet) or 0
+        return self._switch.admits(self._clock.now(), is_quiet=self.is_quiet)
 
     async def _fetch(self, limit: int) -> None:
         wait = self._upkeep.settings.fetch_wait

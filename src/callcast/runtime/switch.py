@@ -35,16 +35,14 @@ class Switch:
         """Whether nothing may run."""
         return self._told == "open"
 
-    def admits(self, now: float, *, is_quiet: bool) -> int | None:
-        """How many may be fetched; None is as many as you like.
+    def admits(self, now: float, *, is_quiet: bool) -> int:
+        """How many may be fetched while it is not closed: the trial, or nothing.
 
         `is_quiet`: nothing is in flight, so that the next verdict will be the trial's.
         """
-        if self._told == "closed":
-            return None
         if not is_quiet:
             return 0
-        admitted = self._switch.admits(now)
+        admitted = self._switch.admits(now) or 0
         self._tell("the wait is over")
         return admitted
 
