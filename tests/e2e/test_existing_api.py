@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from callcast import Bus, Peer
 from callcast.core.contract import Operation
 from callcast.core.errors import Remote
 from callcast.runtime.clock import AsyncioClock
@@ -113,3 +114,29 @@ async def test_an_answer_that_is_not_what_the_contract_says_names_the_field(url:
         with pytest.raises(Remote, match=r"users\.wrong.*\$: Expected `array`") as caught:
             await peer.send(work_of(WRONG, 7, clock))
     assert not caught.value.retryable
+
+
+async def test_a_bus_calls_it_by_its_peers_url_headers_and_authorization(url: str) -> None:
+    shown: list[str] = []
+
+    async def account(request: Request) -> Response:
+        shown.append(request.headers["Authorization"])
+        if len(shown) == 1:
+            return Response(status_code=503, headers={"Retry-After": "0"})
+        return JSONResponse({"userId": 7, "displayName": request.headers["X-Api-Key"]})
+
+    tokens = iter(["Bearer stale", "Bearer fresh"])
+    app = Starlette(routes=[Route("/v2/users/{user_id}", account)])
+    async with serving(app) as other:
+        peers = {
+            "users": Peer(f"{other}/v2/", headers={"X-Api-Key": "k"}, auth=lambda: next(tokens))
+        }
+        async with Bus("memory://", name="caller", peers=peers) as bus:
+            assert await bus.call(GET, 7) == User(7, "k")
+    assert shown == ["Bearer stale", "Bearer fresh"]  # a GET is idempotent, so it was retried
+    peers = {"users": Peer(url, headers={"X-Api-Key": "other"}, auth="Basic eDp5")}
+    async with Bus("memory://", name="caller", peers=peers) as bus:
+        assert await bus.call(GET, 7) == User(7, "other")
+        assert await bus.call(CHANGE, Change(7, "Zoe")) == User(7, "Zoe")
+        with pytest.raises(Remote, match="no such user"):
+            await bus.call(GET, 404)

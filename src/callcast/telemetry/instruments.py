@@ -29,6 +29,7 @@ from callcast.ports.observer import (
 from callcast.telemetry import names
 from callcast.telemetry.spans import (
     Attributes,
+    answered_status,
     call_labels,
     error_label,
     error_type,
@@ -80,7 +81,11 @@ class Instruments:
         moved = self._moved.get(work.kind)
         if moved is not None and (error is None or work.kind is Kind.CONSUME):
             moved.add(1, labels)
-        self._took[work.kind].record(took, self._with_error(labels, error))
+        if work.kind is Kind.SERVE:
+            labels = self._with_answer(labels, work, error)
+        else:
+            labels = self._with_error(labels, error)
+        self._took[work.kind].record(took, labels)
 
     def measure_attempt(self, labels: Attributes, took: float, error: BaseException | None) -> None:
         """Record how long one attempt took; `labels` are `attempt_labels` and the status."""
@@ -119,6 +124,18 @@ class Instruments:
         labels = {**labels, names.ERROR_TYPE: self._bounded(names.ERROR_TYPE, error_type(error))}
         status = status_of(error)
         return labels if status is None else {**labels, names.HTTP_STATUS: status}
+
+    def _with_answer(
+        self, labels: Attributes, work: Work, error: BaseException | None
+    ) -> Attributes:
+        labels = dict(labels)
+        if error is not None:
+            kind = error_type(error, is_served=True)
+            labels[names.ERROR_TYPE] = self._bounded(names.ERROR_TYPE, kind)
+        status = answered_status(work, error)
+        if status is not None:
+            labels[names.HTTP_STATUS] = status
+        return labels
 
     def _bounded(self, label: str, value: str) -> str:
         seen = self._seen.setdefault(label, set())

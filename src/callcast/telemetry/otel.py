@@ -35,6 +35,7 @@ from callcast.telemetry.propagation import (
 )
 from callcast.telemetry.spans import (
     Described,
+    answered_status,
     attempt_labels,
     described,
     described_attempt,
@@ -208,10 +209,10 @@ class OtelObserver:
         span = self._tracer.start_span(what.name, parent, what.kind, what.attributes)
         instruments = self._instruments
         if instruments is None:
-            return _Started(span, parent, is_server=True)
+            return _Started(span, parent, served=work)
         instruments.active(work, 1)
         return _Started(
-            span, parent, is_server=True, ended=lambda _error, _status: instruments.active(work, -1)
+            span, parent, served=work, ended=lambda _error, _status: instruments.active(work, -1)
         )
 
     def _begin_handling(self, work: Work, what: Described) -> WorkSpan:
@@ -234,18 +235,18 @@ class OtelObserver:
 class _Started:
     """A span that runs and is current, until `end`."""
 
-    __slots__ = ("_ended", "_is_server", "_span", "_token")
+    __slots__ = ("_ended", "_served", "_span", "_token")
 
     def __init__(
         self,
         span: Span,
         context: OtelContext | None = None,
         *,
-        is_server: bool = False,
+        served: Work | None = None,
         ended: _Ended | None = None,
     ) -> None:
         self._span = span
-        self._is_server = is_server
+        self._served = served
         self._ended = ended
         self._token = otel_context.attach(trace.set_span_in_context(span, context))
 
@@ -259,7 +260,10 @@ class _Started:
         """End it, and say how."""
         otel_context.detach(self._token)
         span = self._span
-        status = status_of(error) if status is None else status
+        if self._served is not None:
+            status = answered_status(self._served, error)
+        elif status is None:
+            status = status_of(error)
         if status is not None:
             span.set_attribute(names.HTTP_STATUS, status)
         if error is not None:
@@ -277,9 +281,10 @@ class _Started:
         if not isinstance(error, Exception):
             return
         # By the conventions a server's 4xx is the caller's error, not the server's.
-        if self._is_server and status is not None and status < _SERVER_ERROR:
+        if self._served is not None and status is not None and status < _SERVER_ERROR:
             return
-        self._span.set_attribute(names.ERROR_TYPE, error_type(error))
+        kind = error_type(error, is_served=self._served is not None)
+        self._span.set_attribute(names.ERROR_TYPE, kind)
         self._span.set_status(StatusCode.ERROR, error_text(error))
 
 

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 from opentelemetry.trace import SpanKind
 
+from callcast.core.answer import answered
 from callcast.core.contract import Event, Operation
 from callcast.core.errors import CallcastError, Refused, Remote, Undecodable
 from callcast.core.outcome import Dead, Later
@@ -142,9 +143,20 @@ def status_of(error: BaseException | None) -> int | None:
     return 400 if isinstance(error, Undecodable) else None
 
 
-def error_type(error: BaseException) -> str:
-    """A value of ``error.type``: the status of an answer, else the class of the error."""
-    return str(error.status) if isinstance(error, Remote) else type_name(error)
+def answered_status(work: Work, error: BaseException | None) -> int | None:
+    """The HTTP status that answers a served call; None where its caller went away."""
+    if error is not None and not isinstance(error, Exception):
+        return None
+    contract = work.contract
+    is_void = isinstance(contract, Operation) and contract.response in {None, type(None)}
+    return answered(error, is_void=is_void)
+
+
+def error_type(error: BaseException, *, is_served: bool = False) -> str:
+    """A value of ``error.type``: the status of an answer that we got, else the error's class."""
+    if isinstance(error, Remote) and not is_served:
+        return str(error.status)
+    return type_name(error)
 
 
 def outcome_type(outcome: Later | Dead) -> str:

@@ -1,15 +1,14 @@
 """Errors as RFC 9457 problem details, and back as `Remote`.
 
-| raised while serving                      | status      | may the caller retry? |
-|-------------------------------------------|-------------|-----------------------|
-| the request does not decode               | 400         | no                    |
-| `Refused`                                 | its own     | no                    |
-| `Expired`: the deadline passed            | 504         | no: `do_not_retry`    |
-| `NotSent` of a nested call (open, full)   | 503         | no: `do_not_retry`    |
-| `Unanswered`, also of a nested call       | 504         | no: `do_not_retry`    |
-| `Remote` of a nested call                 | 502         | no: `do_not_retry`    |
-| `CommitUnknown`, `Unavailable`, `Busy`    | 503         | yes, after a second   |
-| anything else                             | 500         | yes                   |
+Which status answers which error is said in `core/answer.py`. May the caller retry it?
+
+| raised while serving                                | may the caller retry?   |
+|-----------------------------------------------------|-------------------------|
+| the request does not decode, `Refused`              | no                      |
+| `Expired`; `NotSent`, `Unanswered`, `Remote` of a   | no: `do_not_retry`      |
+| nested call                                         |                         |
+| `CommitUnknown`, `Unavailable`, `Busy`              | yes, after a second     |
+| anything else                                       | yes                     |
 
 Nested errors were retried here already: a retry from the caller would multiply.
 """
@@ -23,6 +22,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from callcast.core.answer import RAISED
 from callcast.core.errors import (
     Busy,
     CommitUnknown,
@@ -93,12 +93,23 @@ class Problem(Struct, frozen=True):
 _RAISED: tuple[tuple[tuple[type[Exception], ...], Problem], ...] = (
     (
         (CommitUnknown, Unavailable, Busy),
-        Problem(503, "a store of this service is away or busy", retry_after=_SOON),
+        Problem(
+            RAISED[CommitUnknown], "a store of this service is away or busy", retry_after=_SOON
+        ),
     ),
-    ((Expired,), Problem(504, "the deadline passed before the answer", do_not_retry=True)),
-    ((NotSent,), Problem(503, "a service needed here is out of reach", do_not_retry=True)),
-    ((Unanswered,), Problem(504, "no answer came in time", do_not_retry=True)),
-    ((Remote,), Problem(502, "a service needed here answered with an error", do_not_retry=True)),
+    (
+        (Expired,),
+        Problem(RAISED[Expired], "the deadline passed before the answer", do_not_retry=True),
+    ),
+    (
+        (NotSent,),
+        Problem(RAISED[NotSent], "a service needed here is out of reach", do_not_retry=True),
+    ),
+    ((Unanswered,), Problem(RAISED[Unanswered], "no answer came in time", do_not_retry=True)),
+    (
+        (Remote,),
+        Problem(RAISED[Remote], "a service needed here answered with an error", do_not_retry=True),
+    ),
 )
 """The first row that fits counts: subclasses stand before their bases."""
 
@@ -117,7 +128,7 @@ def invalid(error: Undecodable) -> Problem:
     """A request that is not what the contract says."""
     detail = str(error)
     return Problem(
-        400,
+        RAISED[Undecodable],
         f"{error.field}: {detail}",
         data={"errors": [{"field": error.field, "detail": detail}]},
     )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from opentelemetry import metrics
 from telemetry_kit import Watched, calling, consuming, message, publishing, serving
 
 from callcast.core.errors import NotSent, Refused, Remote, Unanswered
+from callcast.policies.notes import type_name
 from callcast.ports import observer as facts
 from callcast.telemetry.instruments import DISTINCT_MAX
 from callcast.telemetry.otel import LOOK_EVERY, OtelObserver
@@ -52,6 +55,25 @@ def test_an_error_is_a_label_of_the_duration() -> None:
         "http.route": "/users/{user_id}",
         "url.scheme": "http",
     }
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (None, 200),
+        (ValueError("no"), 500),
+        (Remote("their no", status=404), 502),
+        (asyncio.CancelledError(), None),
+    ],
+)
+def test_a_served_call_is_counted_under_the_status_that_answered_it(
+    error: BaseException | None, status: int | None
+) -> None:
+    watched = Watched()
+    watched.observer.measure(serving(), 0.1, error)
+    (labels,) = watched.points("http.server.request.duration")
+    assert dict(labels).get("http.response.status_code") == status
+    assert dict(labels).get("error.type") == (None if error is None else type_name(error))
 
 
 def test_each_attempt_is_timed_with_its_status() -> None:

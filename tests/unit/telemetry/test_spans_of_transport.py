@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from telemetry_kit import SPAN, TRACE, TRACEPARENT, USER, Watched, message
 
-from callcast import Bus, Event, Peer, Policy, Service, Tls
+from callcast import Bus, Event, Operation, Peer, Policy, Refused, Remote, Service, Tls
 from callcast.brokers.memory import MemoryBroker
 from callcast.core.message import Message
 from callcast.core.outcome import DONE
@@ -50,6 +50,16 @@ async def users(watched: Watched) -> AsyncGenerator[Bus]:
 
     async with Bus("memory://", services=[service], ports=ports_of(watched)) as bus:
         yield bus
+
+
+def ending(error: Exception | None) -> Callable[[str], Awaitable[None]]:
+    """A handler that ends so."""
+
+    async def end(value: str) -> None:
+        if error is not None:
+            raise error
+
+    return end
 
 
 def served(watched: Watched) -> Mapping[str, object]:
@@ -104,6 +114,32 @@ async def test_behind_a_proxy_that_ends_tls_the_scheme_is_the_client_s() -> None
         answer = await client.get(f"{url}/users/7", headers=headers)
     assert answer.status_code == 200
     assert served(watched)["url.scheme"] == "https"
+
+
+async def test_the_status_that_was_sent_is_in_the_span_and_in_the_metric() -> None:
+    watched, service = Watched(), Service("users")
+    ends: dict[str, tuple[Exception | None, int]] = {
+        "fine": (None, 204),
+        "broken": (ZeroDivisionError(), 500),
+        "refused": (Refused("no such user", status=404), 404),
+        "nested": (Remote("no such address", status=404), 502),
+    }
+    for name, (error, _) in ends.items():
+        service.serves(Operation(f"users.{name}", str, None))(ending(error))
+    sent: dict[str, int] = {}
+    async with (
+        Bus("memory://", services=[service], ports=ports_of(watched)) as bus,
+        serving(bus.asgi()) as url,
+        httpx2.AsyncClient() as client,
+    ):
+        for name in ends:
+            path = f"/callcast/users.{name}"
+            sent[path] = (await client.post(url + path, json="x")).status_code
+    assert list(sent.values()) == [status for _, status in ends.values()]
+    spans = [span.attributes or {} for span in watched.spans]
+    assert {span["http.route"]: span["http.response.status_code"] for span in spans} == sent
+    points = [dict(labels) for labels in watched.points("http.server.request.duration")]
+    assert {each["http.route"]: each["http.response.status_code"] for each in points} == sent
 
 
 async def test_a_call_within_the_process_has_no_path_but_the_template() -> None:

@@ -113,6 +113,7 @@ def test_a_served_call_goes_on_with_the_trace_of_its_caller() -> None:
         "url.scheme": "http",
         "url.path": "/users/{user_id}",
         "callcast.operation": "users.get",
+        "http.response.status_code": 200,
     }
 
 
@@ -156,12 +157,15 @@ def test_a_call_within_the_process_is_served_under_the_span_of_its_caller() -> N
     [
         (Refused("out of stock", status=409), StatusCode.UNSET, 409),
         (Undecodable("not a number", field="$.n"), StatusCode.UNSET, 400),
-        (ValueError("password=hunter2"), StatusCode.ERROR, None),
-        (Remote("their fault", status=503), StatusCode.ERROR, 503),
+        (ValueError("password=hunter2"), StatusCode.ERROR, 500),
+        (Remote("their fault", status=503), StatusCode.ERROR, 502),
+        (Remote("their no", status=404), StatusCode.ERROR, 502),
+        (asyncio.CancelledError(), StatusCode.UNSET, None),
+        (None, StatusCode.UNSET, 200),
     ],
 )
 def test_only_a_server_s_own_errors_mark_its_span(
-    error: Exception, code: StatusCode, status: int | None
+    error: BaseException | None, code: StatusCode, status: int | None
 ) -> None:
     watched = Watched()
     watched.observer.begin(serving()).end(error)
