@@ -8,10 +8,11 @@ import wrong_settling
 import wrong_waiting
 from wrong_brokers import FAULTS, Memory, failing, fault
 
-from callcast.testing.broker_suite.operating import Operating
-from callcast.testing.broker_suite.rewinding import Rewinding
+from callcast.testing.broker_suite.processes import Processes
 
 FAULTS_MIN = 15
+PLAIN = {"a_broker_closes_before_it_was_used"}
+"""What fails only together with many: half of the cases close a broker that they did not use."""
 
 
 def test_a_right_broker_fails_nothing() -> None:
@@ -36,14 +37,14 @@ def test_each_fault_fails_the_sentences_that_name_it(name: str) -> None:
         assert failing() == FAULTS[name].sentences
 
 
-def test_each_sentence_about_operating_is_failed_by_some_fault() -> None:
+def test_each_sentence_is_failed_by_some_fault() -> None:
     sentences = {
         name.removeprefix("test_")
-        for part in (Operating, Rewinding)
-        for name in vars(part)
-        if name.startswith("test_")
+        for name in dir(Memory)
+        if name.startswith("test_") and name not in vars(Processes)
     }
-    assert sentences <= {sentence for one in FAULTS.values() for sentence in one.sentences}
+    failed = {sentence for one in FAULTS.values() for sentence in one.sentences}
+    assert sentences - failed == PLAIN
 
 
 def test_each_sentence_about_a_fault_is_one_of_the_suite() -> None:

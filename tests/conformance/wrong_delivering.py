@@ -24,6 +24,7 @@ add = Lanes.add
 put_back = Lanes.put_back
 place = Lanes._place
 pile_next = Pile.next
+lanes_next = Lanes.next
 join_lane = Lanes._join
 
 
@@ -127,6 +128,12 @@ class AKeyIsWithAnyWorker:
         lane.owner, lane.newest = owner, newest
 
 
+@fault(Lanes, "while_a_key_waits_the_others_go_on")
+class AKeyThatWaitsStopsTheOthers:
+    def next(self: Lanes, owner: Owner, now: float) -> Entry | None:
+        return None if self._later else lanes_next(self, owner, now)
+
+
 # What an operator sees
 
 
@@ -163,6 +170,17 @@ class TheLagIgnoresTheDelayed:
 class TheLagHasNoAge:
     def lag(self: Queue, now: float) -> Lag:
         return replace(lag(self, now), oldest=0.0)
+
+
+@fault(
+    Queue,
+    "the_lag_of_a_group_that_is_done_is_nothing",
+    "a_retired_group_is_gone_with_all_that_waits_for_it",
+)
+class NothingIsAsOldAsTheQueue:
+    def lag(self: Queue, now: float) -> Lag:
+        seen = lag(self, now)
+        return seen if self._open or seen.dead else replace(seen, oldest=1.0)
 
 
 # Closing

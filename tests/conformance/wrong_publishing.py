@@ -19,6 +19,7 @@ deliver = MemoryBroker._deliver
 new_group = MemoryBroker._new_group
 close = MemoryConsumer.close
 close_broker = MemoryBroker.close
+publish = MemoryBroker.publish
 consume = StoredBroker.consume
 
 
@@ -177,3 +178,10 @@ class ARestartEndsAPause:
         for groups in self._topics.values():
             for group in groups.values():
                 group.queue.is_paused = False
+
+
+@fault(MemoryBroker, "publishing_nothing_is_no_error")
+class PublishingNothingIsAnError:
+    async def publish(self: MemoryBroker, messages: Sequence[Message]) -> None:
+        _first = messages[0]
+        await publish(self, messages)

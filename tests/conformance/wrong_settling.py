@@ -21,10 +21,35 @@ Verdicts = Sequence[tuple[Delivery, Outcome]]
 carry_out = Queue._carry_out
 consume = StoredBroker.consume
 settle = Queue.settle
+settle_all = MemoryConsumer.settle
 take = Queue.take
 expire = Queue._expire
 add = Lanes.add
 dead_letter = queue.dead_letter
+
+
+@fault(Queue, "each_delivery_gets_its_own_verdict")
+class VerdictsOfOneCallAreMixedUp:
+    """It carries them out kind by kind, and pairs them wrongly when there is one of each."""
+
+    def settle(self: Queue, hand: Hand, verdicts: Verdicts, now: float) -> list[Delivery]:
+        outcomes = [outcome for _, outcome in verdicts]
+        if len({type(outcome) for outcome in outcomes}) == 4:
+            outcomes.reverse()
+        mixed = [(each, one) for (each, _), one in zip(verdicts, outcomes, strict=True)]
+        return settle(self, hand, mixed, now)
+
+
+@fault(
+    MemoryConsumer,
+    "settling_nothing_is_no_error",
+    "a_thousand_keys_keep_their_order",
+    "the_order_of_each_key_survives_failures",
+)
+class SettlingNothingIsAnError:
+    async def settle(self: MemoryConsumer, verdicts: Verdicts) -> None:
+        _first = verdicts[0]
+        await settle_all(self, verdicts)
 
 
 @fault(Queue, "later_is_never_early")

@@ -29,6 +29,7 @@ consume = StoredBroker.consume
 fetch = MemoryConsumer.fetch
 close = MemoryConsumer.close
 settle = Queue.settle
+settle_all = MemoryConsumer.settle
 take = Queue.take
 expire = Queue._expire
 
@@ -75,6 +76,24 @@ class ASettleWakesNobody:
         lost = self._queue.settle(self._hand, verdicts, self._clock.now())
         if lost:
             raise Unsettled(lost=lost)
+
+
+@fault(MemoryConsumer, "a_key_that_becomes_free_wakes_a_waiting_fetch")
+class AFreeKeyIsForOneWhoSleeps:
+    """It goes to the worker that waited for it first, and nobody wakes that one."""
+
+    async def settle(self: MemoryConsumer, verdicts: Verdicts) -> None:
+        if len(self._queue._hands) == 1 or not self._bell._waiting:
+            await settle_all(self, verdicts)
+        elif self._queue.settle(self._hand, verdicts, self._clock.now()):
+            raise AssertionError("nothing is lost where this fault shows")
+        else:
+            self.__dict__["stands_back"] = True
+
+    async def fetch(self: MemoryConsumer, limit: int, wait: float) -> Sequence[Delivery]:
+        if "stands_back" in self.__dict__:
+            await self._bell.wait(self._clock, self._clock.now() + wait)
+        return await fetch(self, limit, wait)
 
 
 # Holding
