@@ -62,7 +62,7 @@ def in_fastapi(bus: Bus, *, runs: bool) -> ASGIApp:
     async def own() -> str:
         return "mine"
 
-    app.mount(PREFIX, bus.asgi())  # type: ignore[arg-type]  # `object`: no framework is imported
+    app.mount(PREFIX, bus.asgi())
     return app
 
 
@@ -77,8 +77,7 @@ def in_starlette(bus: Bus, *, runs: bool) -> ASGIApp:
     async def own(request: Request) -> Response:
         return JSONResponse("mine")
 
-    mounted: ASGIApp = bus.asgi()  # type: ignore[assignment]
-    routes = [Route("/own", own), Mount(PREFIX, app=mounted)]
+    routes = [Route("/own", own), Mount(PREFIX, app=bus.asgi())]
     return Starlette(routes=routes, lifespan=lifespan if runs else None)
 
 

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from typing import Any, Protocol, TypeAlias
 
 from msgspec import Struct
 
 from callcast.core.contract import Operation
 from callcast.core.message import NO_HEADERS
 from callcast.core.work import Work
+
+Asgi: TypeAlias = Callable[
+    [
+        MutableMapping[str, Any],
+        Callable[[], Awaitable[MutableMapping[str, Any]]],
+        Callable[[MutableMapping[str, Any]], Awaitable[None]],
+    ],
+    Awaitable[None],
+]
+"""An ASGI application, as Starlette, FastAPI and uvicorn take it."""
 
 
 class Transport(Protocol):

@@ -16,7 +16,7 @@ from callcast.core.message import NO_HEADERS
 from callcast.core.names import checked_name
 from callcast.ports.broker import Broker
 from callcast.ports.clock import Clock
-from callcast.ports.transport import Dispatcher
+from callcast.ports.transport import Asgi, Dispatcher
 from callcast.runtime.engine import Engine, Plan
 from callcast.runtime.envelope import Sending
 from callcast.runtime.idling import until_idle
@@ -199,7 +199,7 @@ class Bus:
         """As `idle`, waiting on a clock of one's own."""
         await until_idle(self._engine.running, clock, timeout)
 
-    def asgi(self) -> object:
+    def asgi(self) -> Asgi:
         """An ASGI application that serves the operations of this bus over HTTP.
 
         Mount it in an app whose lifespan enters ``async with bus``; until then it answers 503.

@@ -27,7 +27,7 @@ from callcast.core.work import Next
 from callcast.ports.broker import Broker, Retires
 from callcast.ports.codec import Codec
 from callcast.ports.session import Database
-from callcast.ports.transport import Transport
+from callcast.ports.transport import Asgi, Transport
 from callcast.runtime import recipes, registry
 from callcast.runtime.calls import Calls
 from callcast.runtime.coalescer import Coalescer
@@ -156,7 +156,7 @@ class Engine:
             )
         return hosts[0].units.open()
 
-    def asgi(self) -> object:
+    def asgi(self) -> Asgi:
         """The ASGI application in front of the desk."""
         largest = self._plan.settings.body_max_bytes
         return registry.asgi_app(self.desk, self.codec, self._ports, body_max_bytes=largest)

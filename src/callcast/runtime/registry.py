@@ -16,7 +16,7 @@ from callcast.ports.clock import Clock
 from callcast.ports.codec import Codec
 from callcast.ports.observer import Observer
 from callcast.ports.session import Database
-from callcast.ports.transport import Dispatcher, Transport
+from callcast.ports.transport import Asgi, Dispatcher, Transport
 from callcast.runtime.ports import Ports
 
 _EXTRAS = {
@@ -146,16 +146,16 @@ def check_tls(service: str, tls: Tls) -> None:
     load("callcast.transports.tls").context_of(tls, service)
 
 
-def asgi_app(dispatcher: Dispatcher, codec: Codec, ports: Ports, *, body_max_bytes: int) -> object:
+def asgi_app(dispatcher: Dispatcher, codec: Codec, ports: Ports, *, body_max_bytes: int) -> Asgi:
     """An ASGI application that serves what the dispatcher has."""
     limits = load("callcast.transports.limits").HttpLimits(body_max_bytes=body_max_bytes)
-    app: object = load("callcast.transports.http_server").asgi_app(
+    app: Asgi = load("callcast.transports.http_server").asgi_app(
         dispatcher, codec=codec, limits=limits, new_id=ports.new_id
     )
     return app
 
 
-def http_server(app: object, listener: socket) -> HttpServer:
+def http_server(app: Asgi, listener: socket) -> HttpServer:
     """A server of an ASGI application on a listening socket, not yet started."""
     server: HttpServer = load("callcast.transports.uvicorn_server").HttpServer(app, listener)
     return server
