@@ -28,7 +28,7 @@ from callcast.core.errors import (
     Remote,
     Unanswered,
     Unavailable,
-    Undecodable,
+    WrongRequest,
 )
 
 RAISED: Mapping[type[Exception], int] = MappingProxyType(
@@ -36,7 +36,7 @@ RAISED: Mapping[type[Exception], int] = MappingProxyType(
         CommitUnknown: 503,
         Unavailable: 503,
         Busy: 503,
-        Undecodable: 400,
+        WrongRequest: 400,
         Expired: 504,
         NotSent: 503,
         Unanswered: 504,

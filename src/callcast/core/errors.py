@@ -135,6 +135,13 @@ class Undecodable(CallcastError):
         self.field = field
 
 
+class WrongRequest(Undecodable):
+    """A call's request that is not what the contract says: the caller's fault, not the handler's.
+
+    Raised before the handler runs; an `Undecodable` of its own says nothing about the request.
+    """
+
+
 class Unpublished(CallcastError):
     """Some messages of a batch were not published; the others are durable."""
 

@@ -36,7 +36,7 @@ class Validate:
 
 
 class ValidateRequest:
-    """SERVE: calls the payload of the arrival, which decodes. Raises `Undecodable`."""
+    """SERVE: calls the payload of the arrival, which decodes. Raises `WrongRequest`."""
 
     def __call__(self, work: Work, proceed: Next[R], /) -> Awaitable[R]:
         """Do the work with the value."""

@@ -53,7 +53,7 @@ class Arrival(Struct, frozen=True):
 
     payload: Callable[[], object]
     """Decodes and validates the request; called once, by the `Validate` layer inside the chain.
-    Raises `Undecodable` naming the field."""
+    Raises `WrongRequest` naming the field."""
     timeout: float | None = None
     """Seconds the caller still waits; None when it did not say."""
     attempt: int = 1
@@ -87,7 +87,7 @@ class Dispatcher(Protocol):
     async def serve(self, operation: Operation[Any, Any], arrival: Arrival) -> object:
         """Run the SERVE chain; the handler's result.
 
-        Raises `Undecodable` (400), `Refused` (its status), `Expired`, `Unavailable` and whatever
+        Raises `WrongRequest` (400), `Refused` (its status), `Expired`, `Unavailable` and whatever
         the handler raised (500).
         """
         ...

@@ -24,7 +24,7 @@ from opentelemetry.trace import SpanKind
 
 from callcast.core.answer import answered
 from callcast.core.contract import Event, Operation
-from callcast.core.errors import CallcastError, Refused, Remote, Undecodable
+from callcast.core.errors import CallcastError, Remote
 from callcast.core.outcome import Dead, Later
 from callcast.core.work import Kind, Work
 from callcast.policies.notes import type_name
@@ -137,19 +137,16 @@ def message_labels(work: Work, system: str) -> Attributes:
 
 
 def status_of(error: BaseException | None) -> int | None:
-    """The HTTP status that stands for this error, where the error itself says."""
-    if isinstance(error, (Remote, Refused)):
-        return error.status
-    return 400 if isinstance(error, Undecodable) else None
+    """The HTTP status of the answer that this error is; None of what is no answer."""
+    return error.status if isinstance(error, Remote) else None
 
 
 def answered_status(work: Work, error: BaseException | None) -> int | None:
     """The HTTP status that answers a served call; None where its caller went away."""
     if error is not None and not isinstance(error, Exception):
         return None
-    contract = work.contract
-    is_void = isinstance(contract, Operation) and contract.response in {None, type(None)}
-    return answered(error, is_void=is_void)
+    result: object = getattr(work.contract, "response", ...)
+    return answered(error, is_void=result is None or result is type(None))
 
 
 def error_type(error: BaseException, *, is_served: bool = False) -> str:

@@ -14,13 +14,13 @@ from starlette.routing import Mount
 from starlette.routing import Route as StarletteRoute
 from starlette.types import Receive, Scope, Send
 
-from callcast.core.errors import Misuse, Undecodable
+from callcast.core.errors import Misuse, Undecodable, WrongRequest
 from callcast.ports.codec import Codec
 from callcast.ports.transport import Arrival, Dispatcher
 from callcast.transports.hang_up import HangUp
 from callcast.transports.headers import ATTEMPT, CAUSATION, attempt_of, timeout_of
 from callcast.transports.limits import HttpLimits
-from callcast.transports.problem import Problem, invalid, problem_of, unexpected
+from callcast.transports.problem import Problem, problem_of, unexpected
 from callcast.transports.requests import (
     Incoming,
     Reply,
@@ -175,23 +175,20 @@ class Target(Struct, frozen=True):
     params: Sequence[str]
 
 
-class Payload(Struct):
+class Payload(Struct, frozen=True):
     """A request's places, decoded when the chain asks for it."""
 
     exchange: Exchange
     params: Sequence[str]
     query: str
     body: bytes
-    invalid: Undecodable | None = None
-    """Why it did not decode; tells the caller's fault from a handler's own `Undecodable`."""
 
     def __call__(self) -> object:
-        """The request's value; raises `Undecodable` naming the field."""
+        """The request's value; raises `WrongRequest` naming the field."""
         try:
             return self.exchange.read(self.params, self.query, self.body)
         except Undecodable as error:
-            self.invalid = error
-            raise
+            raise WrongRequest(str(error), field=error.field) from error
 
 
 def arrival_of(request: Incoming, payload: Payload) -> Arrival:
@@ -210,8 +207,6 @@ def arrival_of(request: Incoming, payload: Payload) -> Arrival:
 
 
 def _problem_of(error: Exception, payload: Payload, request: Incoming) -> Problem:
-    if payload.invalid is not None and isinstance(error, Undecodable):
-        return invalid(payload.invalid)
     problem = problem_of(error)
     if problem is None:
         _log.error(

@@ -32,7 +32,7 @@ from callcast.core.errors import (
     Remote,
     Unanswered,
     Unavailable,
-    Undecodable,
+    WrongRequest,
 )
 from callcast.core.message import NO_HEADERS
 from callcast.transports.headers import DO_NOT_RETRY, format_retry_after, parse_retry_after
@@ -118,17 +118,18 @@ def problem_of(error: Exception) -> Problem | None:
     """The problem of an error raised while serving; None for one that is nobody's business."""
     if isinstance(error, Refused):
         return Problem(error.status, error.detail, error.type, data=plain(error.data))
+    if isinstance(error, WrongRequest):
+        return _wrong(error)
     for kinds, problem in _RAISED:
         if isinstance(error, kinds):
             return problem
     return None
 
 
-def invalid(error: Undecodable) -> Problem:
-    """A request that is not what the contract says."""
+def _wrong(error: WrongRequest) -> Problem:
     detail = str(error)
     return Problem(
-        RAISED[Undecodable],
+        RAISED[WrongRequest],
         f"{error.field}: {detail}",
         data={"errors": [{"field": error.field, "detail": detail}]},
     )

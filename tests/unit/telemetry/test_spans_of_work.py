@@ -24,7 +24,7 @@ from telemetry_kit import (
 )
 
 from callcast.core.context import AMBIENT
-from callcast.core.errors import NotSent, Refused, Remote, Unanswered, Undecodable
+from callcast.core.errors import NotSent, Refused, Remote, Unanswered, Undecodable, WrongRequest
 from callcast.core.outcome import DONE, Dead, Later, Release
 from callcast.core.work import Kind, Work
 from callcast.telemetry.otel import LOOK_EVERY, NOTHING, OtelObserver
@@ -156,7 +156,8 @@ def test_a_call_within_the_process_is_served_under_the_span_of_its_caller() -> N
     ("error", "code", "status"),
     [
         (Refused("out of stock", status=409), StatusCode.UNSET, 409),
-        (Undecodable("not a number", field="$.n"), StatusCode.UNSET, 400),
+        (WrongRequest("not a number", field="$.n"), StatusCode.UNSET, 400),
+        (Undecodable("some file"), StatusCode.ERROR, 500),
         (ValueError("password=hunter2"), StatusCode.ERROR, 500),
         (Remote("their fault", status=503), StatusCode.ERROR, 502),
         (Remote("their no", status=404), StatusCode.ERROR, 502),

@@ -18,12 +18,12 @@ from callcast.core.errors import (
     Unanswered,
     Unavailable,
     Undecodable,
+    WrongRequest,
 )
 from callcast.transports.problem import (
     CONTENT_TYPE,
     Problem,
     bounded_text,
-    invalid,
     problem_of,
     read_problem,
     title_of,
@@ -107,7 +107,8 @@ def test_data_cannot_replace_the_standard_members() -> None:
 
 
 def test_a_validation_problem_names_the_field() -> None:
-    problem = invalid(Undecodable("Expected `int`, got `str`", field="$.items[3].sku"))
+    problem = problem_of(WrongRequest("Expected `int`, got `str`", field="$.items[3].sku"))
+    assert problem is not None
     assert problem.status == 400
     assert problem.data["errors"] == [
         {"field": "$.items[3].sku", "detail": "Expected `int`, got `str`"}
