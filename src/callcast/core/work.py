@@ -23,6 +23,13 @@ class Kind(enum.Enum):
     CONSUME = "consume"
 
 
+# Looked up once: in CPython 3.11 an enum takes 0.1 us to give out a member.
+CALL = Kind.CALL
+SERVE = Kind.SERVE
+PUBLISH = Kind.PUBLISH
+CONSUME = Kind.CONSUME
+
+
 class Work(Struct, frozen=True, eq=False):
     """One piece of work on its way through the layers.
 

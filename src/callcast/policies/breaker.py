@@ -27,7 +27,7 @@ from msgspec import Struct
 
 from callcast.core.errors import CircuitOpen
 from callcast.core.work import Next, Work
-from callcast.policies.classify import Verdict, verdict_of
+from callcast.policies.classify import IGNORED, OK, Verdict, verdict_of
 from callcast.policies.options import CircuitBreaker
 from callcast.policies.telling import tell_of
 from callcast.policies.window import CountWindow, TimeWindow, Window
@@ -302,11 +302,11 @@ class BreakerLayer:
 
     def _failed(self, token: Phase, start: float, verdict: Verdict) -> None:
         breaker = self._breaker
-        if verdict is Verdict.IGNORED:
+        if verdict is IGNORED:
             breaker.forget(token)
         else:
             now = self._now()
-            failed = verdict is not Verdict.OK
+            failed = verdict is not OK
             breaker.record(token, now, failed=failed, slow=now - start > self._slow_call)
 
     def _rejected(self, work: Work, now: float) -> CircuitOpen:

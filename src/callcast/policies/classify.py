@@ -28,6 +28,12 @@ class Verdict(enum.Enum):
     """It says nothing: it counts nowhere, and every permit goes back."""
 
 
+# Looked up once, as the kinds of work are.
+OK = Verdict.OK
+FAILED = Verdict.FAILED
+UNAVAILABLE = Verdict.UNAVAILABLE
+IGNORED = Verdict.IGNORED
+
 OWN_REJECTIONS = (CircuitOpen, BulkheadFull, Expired)
 """Raised on our own side: the callee was not contacted."""
 OVERLOADED = frozenset({429, 503})
@@ -39,9 +45,9 @@ _NO_VERDICT = (*OWN_REJECTIONS, Misuse)
 def verdict_of(error: BaseException) -> Verdict:
     """What an error of a call says about the callee."""
     if isinstance(error, Remote):
-        return Verdict.FAILED if error.status >= 500 or error.status == 429 else Verdict.OK
+        return FAILED if error.status >= 500 or error.status == 429 else OK
     if isinstance(error, Refused):
-        return Verdict.OK
+        return OK
     if isinstance(error, _NO_VERDICT) or not isinstance(error, Exception):
-        return Verdict.IGNORED
-    return Verdict.FAILED
+        return IGNORED
+    return FAILED

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from callcast.core.errors import Undecodable
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release
-from callcast.policies.classify import Verdict
+from callcast.policies.classify import FAILED, IGNORED, OK, UNAVAILABLE, Verdict
 from callcast.policies.recovery import AWAY
 from callcast.policies.window import TimeWindow
 
@@ -33,15 +33,15 @@ __all__ = ["KillSwitch", "Verdict", "verdict_on"]
 def verdict_on(outcome: Outcome) -> Verdict:
     """What one outcome says about handling as a whole."""
     if isinstance(outcome, Done):
-        return Verdict.OK
+        return OK
     if isinstance(outcome, Later):
-        return Verdict.FAILED
+        return FAILED
     if isinstance(outcome, Dead):
         # Without a cause it is expired or poison. Bad bytes are the sender's fault.
         cause = outcome.cause
         is_handling = cause is not None and not isinstance(cause, Undecodable)
-        return Verdict.FAILED if is_handling else Verdict.IGNORED
-    return Verdict.UNAVAILABLE if outcome.reason.startswith(AWAY) else Verdict.IGNORED
+        return FAILED if is_handling else IGNORED
+    return UNAVAILABLE if outcome.reason.startswith(AWAY) else IGNORED
 
 
 class KillSwitch:
@@ -74,18 +74,18 @@ class KillSwitch:
 
     def record(self, verdict: Verdict, now: float) -> None:
         """Take in the verdict on one message."""
-        if verdict is Verdict.IGNORED or self.state == "open":
+        if verdict is IGNORED or self.state == "open":
             return
-        if verdict is Verdict.UNAVAILABLE:
+        if verdict is UNAVAILABLE:
             self._open(now)
         elif self.state == "trial":
-            if verdict is Verdict.OK:
+            if verdict is OK:
                 self.state = "closed"
             else:
                 self._open(now)
         else:
             window = self._window
-            window.add(now, failed=verdict is Verdict.FAILED, slow=False)
+            window.add(now, failed=verdict is FAILED, slow=False)
             if window.calls >= self._minimum and window.failures >= window.calls * self._rate:
                 self._open(now)
 

@@ -11,7 +11,14 @@ from msgspec.structs import replace
 from callcast.core.errors import Attempt, NotSent, Remote
 from callcast.core.work import Next, Work
 from callcast.policies.budget import Budget
-from callcast.policies.classify import OVERLOADED, OWN_REJECTIONS, Verdict, verdict_of
+from callcast.policies.classify import (
+    FAILED,
+    IGNORED,
+    OK,
+    OVERLOADED,
+    OWN_REJECTIONS,
+    verdict_of,
+)
 from callcast.policies.history import attach_attempts
 from callcast.policies.notes import summary
 from callcast.policies.options import Retry
@@ -75,12 +82,12 @@ class Judge:
     def decide(self, error: Exception, work: Work, now: float) -> Decision:
         """What follows on this error of attempt `work.attempt`."""
         verdict = verdict_of(error)
-        if verdict is Verdict.IGNORED:
+        if verdict is IGNORED:
             return Decision(None, "rejected")
         repeats = self._repeats(error)
-        if repeats or (verdict is Verdict.FAILED and not _is_refusal(error)):
+        if repeats or (verdict is FAILED and not _is_refusal(error)):
             self.budget.fail()  # before the question: see `Budget`
-        elif verdict is Verdict.OK:
+        elif verdict is OK:
             self.budget.succeed()
         if not repeats:
             return Decision(None, "not_repeatable")
@@ -138,7 +145,7 @@ def repeats(*, is_idempotent: bool, on: RetryOn = None) -> Callable[[Exception],
         if isinstance(error, NotSent):
             return True
         if on is None:
-            return is_idempotent and verdict_of(error) is Verdict.FAILED
+            return is_idempotent and verdict_of(error) is FAILED
         return isinstance(error, on) if isinstance(on, type | tuple) else on(error)
 
     return harmless

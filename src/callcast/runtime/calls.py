@@ -10,7 +10,7 @@ from msgspec import Struct
 from callcast.core.context import AMBIENT
 from callcast.core.contract import Operation
 from callcast.core.errors import Misuse
-from callcast.core.work import Kind, Next, Work
+from callcast.core.work import CALL, Next, Work
 from callcast.ports.transport import Transport
 from callcast.runtime.peers import Peer
 from callcast.runtime.ports import Ports
@@ -56,7 +56,7 @@ class Calls:
         route = self._routes.get(id(operation)) or self._route(operation)
         ports = self._ports
         work = Work(
-            Kind.CALL,
+            CALL,
             operation.name,
             call_id or ports.new_id(),
             operation,

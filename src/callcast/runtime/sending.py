@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from callcast.core.contract import Event, Operation
 from callcast.core.errors import Misuse, NotSent
 from callcast.core.message import Message
-from callcast.core.work import Kind, Next, Work
+from callcast.core.work import PUBLISH, Next, Work
 from callcast.policies.notes import summary
 from callcast.ports.broker import Broker, Schedules, Source, need
 from callcast.ports.clock import Clock
@@ -81,7 +81,7 @@ class Sender:
         deadline = self._ports.clock.now() + self._deadline
         return self._run(
             Work(
-                Kind.PUBLISH,
+                PUBLISH,
                 message.type,
                 message.id,
                 peer=message.topic,

@@ -10,7 +10,7 @@ from msgspec import Struct
 from callcast.core.context import Context
 from callcast.core.contract import Operation
 from callcast.core.errors import Remote, Unavailable
-from callcast.core.work import Kind, Next, Work
+from callcast.core.work import SERVE, Next, Work
 from callcast.ports.transport import Arrival
 from callcast.runtime.ports import Ports
 
@@ -96,7 +96,7 @@ class Desk:
             headers=arrival.headers,
         )
         return Work(
-            Kind.SERVE,
+            SERVE,
             operation.name,
             id_,
             operation,

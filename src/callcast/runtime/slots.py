@@ -18,7 +18,7 @@ from typing import Any
 
 from callcast.core.context import AMBIENT, context_of
 from callcast.core.outcome import Outcome, Release
-from callcast.core.work import Kind, Work
+from callcast.core.work import CONSUME, Work
 from callcast.ports.broker import Delivery
 from callcast.ports.observer import LoopBlocked
 from callcast.ports.tasks import Child, Tasks
@@ -140,7 +140,7 @@ class Slots:
             return poison(delivery, handler=subscription.handler)
         message = delivery.message
         work = Work(
-            Kind.CONSUME,
+            CONSUME,
             self._name,
             message.id,
             subscription.contract,

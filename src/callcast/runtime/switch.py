@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from callcast.core.outcome import Dead, Later, Outcome, Release
 from callcast.policies import kill_switch
-from callcast.policies.kill_switch import Verdict
+from callcast.policies.classify import OK, UNAVAILABLE
 from callcast.ports.broker import Source
 from callcast.ports.observer import KillSwitch as Switched
 from callcast.runtime.ports import Ports
@@ -52,7 +52,7 @@ class Switch:
 
     def done(self, now: float) -> None:
         """A message was handled."""
-        self._switch.record(Verdict.OK, now)
+        self._switch.record(OK, now)
         if self._told != "closed":
             self._tell("the trial was handled")
 
@@ -64,7 +64,7 @@ class Switch:
 
     def unavailable(self, why: str, now: float) -> None:
         """The broker is away."""
-        self._switch.record(Verdict.UNAVAILABLE, now)
+        self._switch.record(UNAVAILABLE, now)
         self._tell(why)
 
     def _tell(self, reason: str) -> None:
