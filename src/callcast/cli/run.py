@@ -40,7 +40,13 @@ SIGTERM and Ctrl-C drain: /readyz says no, work under way ends, the rest goes ba
 )
 @click.argument("targets", nargs=-1, required=True, metavar="MODULE:NAME...")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
-@click.option("--port", default=8000, show_default=True, help="Port to listen on; 0 for any.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=8000,
+    show_default=True,
+    help="Port to listen on; 0 for any.",
+)
 @click.option("--broker", "url", metavar="URL", help="The broker; see 'callcast queues --help'.")
 @click.option("--peer", "peers", multiple=True, metavar="NAME=URL", help="Where a service is.")
 @click.option(

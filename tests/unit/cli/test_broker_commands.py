@@ -312,6 +312,12 @@ def test_a_backup_does_not_overwrite(url: str, tmp_path: Path) -> None:
     assert (tmp_path / "copy.db").read_text() == "precious"
 
 
+def test_a_backup_into_a_folder_that_is_not_there_says_so(url: str, tmp_path: Path) -> None:
+    result = run("backup", "shop.db", "backups/shop.db")
+    assert result.exit_code == 2
+    assert "there is no folder backups for shop.db: make it first" in result.stderr
+
+
 def test_a_database_of_a_service_can_be_copied_too(url: str, tmp_path: Path) -> None:
     assert run("backup", "shop.stock.db", "stock.db").exit_code == 0
     with sqlite3.connect(tmp_path / "stock.db") as copy:

@@ -198,6 +198,12 @@ def test_a_taken_port_is_said_in_a_sentence(folder: Path) -> None:
     assert "--port 0" in result.stderr
 
 
+def test_a_port_that_there_cannot_be_is_a_usage_error(folder: Path) -> None:
+    result = run("till_program:service", "--port", "99999", "--broker", "memory://")
+    assert result.exit_code == 2
+    assert "99999 is not in the range" in result.stderr
+
+
 def test_an_address_that_is_not_ours_is_said(folder: Path) -> None:
     with pytest.raises(OSError, match=r"8\.8\.8\.8:0") as caught:
         listener("8.8.8.8", 0)

@@ -16,14 +16,16 @@ def backup(path: str | os.PathLike[str], target: str | os.PathLike[str]) -> None
 
     The copy is one moment's state; it appears under its name when it is whole and on the disk,
     with mode 0600. What was leased at that moment is free again in the copy, counted as a crash.
-    Raises `Misuse` when there is no such file or the target exists, `Unavailable` when the copy
-    cannot be written.
+    Raises `Misuse` when there is no such file or folder or the target exists, `Unavailable` when
+    the copy cannot be written.
     """
     source, copy = Path(path), Path(target)
     if not source.is_file():
         raise Misuse(f"there is no file {source} to copy")
     if copy.exists() or copy.is_symlink():
         raise Misuse(f"{copy} exists: name a file that does not")
+    if not copy.parent.is_dir():
+        raise Misuse(f"there is no folder {copy.parent} for {copy.name}: make it first")
     part = copy.with_name(f"{copy.name}.part-{os.getpid()}")
     try:
         descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
