@@ -11,7 +11,6 @@ from typing import TypeVar
 from callcast.core.errors import BulkheadFull
 from callcast.core.work import Next, Work
 from callcast.policies.options import Bulkhead
-from callcast.policies.silent import Silent
 from callcast.policies.telling import tell_of
 from callcast.policies.time_left import expired
 from callcast.ports.clock import Clock
@@ -155,7 +154,6 @@ class BulkheadLayer:
         self._leave = slots.leave
         self._clock = clock
         self._observer = observer
-        self._is_observed = not isinstance(observer, Silent)
         self._gate = gate
 
     def __repr__(self) -> str:
@@ -166,7 +164,7 @@ class BulkheadLayer:
         if not self._take():
             await self._wait(work)
         try:
-            if self._is_observed:
+            if self._observer.is_tracing:
                 with self._observer.occupying(work):
                     return await proceed(work)
             return await proceed(work)

@@ -44,17 +44,6 @@ class Silent(Observer):
         """Drop it."""
 
 
-class FactsOnly(Silent):
-    """Passes facts on to an observer of whom nobody wants spans and durations at the moment."""
-
-    def __init__(self, observer: Observer) -> None:
-        self._observer = observer
-
-    def tell(self, fact: Fact) -> None:
-        """Pass it on."""
-        self._observer.tell(fact)
-
-
 class SilentSpan:
     """A span that is none."""
 

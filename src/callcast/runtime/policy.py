@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import CodeType
 from typing import ParamSpec, TypeVar
 
@@ -14,9 +14,7 @@ from msgspec import Struct
 from callcast.core.context import AMBIENT
 from callcast.core.errors import Misuse
 from callcast.core.work import CALL, Next, Work
-from callcast.policies.chain import chain
 from callcast.policies.options import Bulkhead, CircuitBreaker, Retry
-from callcast.policies.silent import FactsOnly, Silent
 from callcast.runtime import recipes
 from callcast.runtime.callables import Nature, inmost, nature, where
 from callcast.runtime.guards import Terms
@@ -122,19 +120,9 @@ class Guarded:
 
 
 def _layered(policy: Policy) -> Next[object]:
-    """The layers; while nobody records, without those that only would."""
     ports = policy.ports or system_ports("")
-    observer = ports.observer
-    watched = chain(recipes.call(policy, None, ports, has_timer=False), _invoke)
-    if isinstance(observer, Silent):
-        return watched
-    ports = replace(ports, observer=FactsOnly(observer))
-    unwatched = chain(recipes.call(policy, None, ports, has_timer=False), _invoke)
-
-    def run(work: Work) -> Awaitable[object]:
-        return watched(work) if observer.is_tracing else unwatched(work)
-
-    return run
+    layers = recipes.call(policy, None, ports, has_timer=False)
+    return recipes.assembled(layers, _invoke, ports.observer)
 
 
 class Invocation(Struct, frozen=True, gc=False):

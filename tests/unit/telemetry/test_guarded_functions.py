@@ -16,8 +16,8 @@ from callcast import CircuitBreaker, Policy
 from callcast.core.context import AMBIENT, Context
 from callcast.core.errors import BulkheadFull, CircuitOpen, NotSent
 from callcast.policies.options import Bulkhead, Retry
-from callcast.policies.silent import FactsOnly, Silent
-from callcast.ports.observer import Fact, LoopBlocked
+from callcast.policies.silent import Silent
+from callcast.ports.observer import Fact
 from callcast.runtime.system import system_ports
 from callcast.telemetry.logs import fields_of
 from callcast.telemetry.otel import LOOK_EVERY, OtelObserver
@@ -188,13 +188,3 @@ def test_a_policy_loads_telemetry_at_its_first_call_only() -> None:
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
     assert ran.stdout.split() == ["False", "True"]
-
-
-def test_who_only_takes_facts_asks_for_neither_spans_nor_successes() -> None:
-    told = Remembering()
-    observer = FactsOnly(told)
-    assert not observer.is_tracing
-    assert not observer.hears_success
-    fact = LoopBlocked("shop.pack", 0.2)
-    observer.tell(fact)
-    assert told.facts == [fact]
