@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 from msgspec import Struct
 from typing_extensions import Unpack
 
+from callcast.core.amqp import TO, Amqp
 from callcast.core.context import AMBIENT
 from callcast.core.contract import Event, Operation
 from callcast.core.errors import Misuse
@@ -42,6 +43,8 @@ class _Route(Struct, frozen=True):
     encode: Callable[[Any], bytes]
     key: Callable[[Any], str] | None = None
     unheard: bool = False
+    amqp: Amqp | None = None
+    """Where it goes when that is others' exchange."""
 
 
 class Envelopes:
@@ -97,9 +100,17 @@ class Envelopes:
         now = ports.clock.wall()
         ambient = AMBIENT.get()
         headers = _checked(sending["headers"]) if "headers" in sending else NO_HEADERS
+        key = None if route.key is None else route.key(value)
+        delay = sending.get("delay")
+        if route.amqp is not None:
+            if delay is not None:
+                raise Misuse(
+                    f"event {route.name!r}: delay= is kept by callcast's consumers, and this one is"
+                    " published for others: publish it when it is due"
+                )
+            own = {**own, TO: route.amqp.header(key)}
         if own:
             headers = {**headers, **own}
-        delay = sending.get("delay")
         expires = sending.get("expires")
         return Message(
             id,
@@ -107,7 +118,7 @@ class Envelopes:
             route.name,
             route.topic,
             route.encode(value),
-            key=None if route.key is None else route.key(value),
+            key=key,
             time=now,
             datacontenttype=self._content_type,
             correlation_id=id if ambient is None else ambient.correlation_id,
@@ -122,7 +133,8 @@ class Envelopes:
         route = self._routes.get(id(event))
         if route is None:
             encode = self.codec.encoder(event.type)
-            route = _Route(event, event.name, event.topic, encode, event.key, event.unheard)
+            amqp = event.amqp if event.amqp and event.amqp.exchange is not None else None
+            route = _Route(event, event.name, event.topic, encode, event.key, event.unheard, amqp)
             self._routes[id(event)] = route
         return route
 

@@ -30,7 +30,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from callcast.brokers.rabbitmq.wire import Arrived
+from callcast.brokers.rabbitmq.wire import Arrived, Raw
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release, noted
 from callcast.policies.shelves import SUSPECT_CRASHES, Entry, Lanes, Owner, Pile, Shelf
 from callcast.ports.broker import Delivery
@@ -51,6 +51,7 @@ class Held(Entry, kw_only=True, eq=False, gc=False):
     """How often the queue has had it back."""
     published: float = 0.0
     """Wall clock."""
+    raw: Raw | None = None
     held_since: float = 0.0
     """Ordered: when it first became `Later` here."""
 
@@ -122,6 +123,7 @@ class Desk:
             generation=stub.generation,
             count=arrived.count,
             published=arrived.published,
+            raw=arrived.raw,
         )
         if stub.crashes >= SUSPECT_CRASHES and self._lanes is None and stub.due <= now:
             self._shelf.put_back(entry, now)  # suspects go last

@@ -19,17 +19,16 @@ from collections.abc import Callable, Sequence
 
 from pika import BasicProperties, spec
 
-from callcast.brokers.rabbitmq import copies, spread
+from callcast.brokers.rabbitmq import copies, foreign, spread
 from callcast.brokers.rabbitmq.acks import Acks
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.desk import Desk, Hand, Held, Move, Stub
 from callcast.brokers.rabbitmq.faults import NOT_FOUND, ChannelLost
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import Return, records
+from callcast.brokers.rabbitmq.pardons import Return, known_by, records
 from callcast.brokers.rabbitmq.port import Port, close_quietly
 from callcast.brokers.rabbitmq.sorter import Sorter
-from callcast.brokers.rabbitmq.wire import Frame, read
 from callcast.core.errors import CallcastError, Misuse
 from callcast.ports.broker import Delivery, Part, Source
 
@@ -218,7 +217,8 @@ class Intake:
         if not entries:
             return
         returns = [
-            Return(one.queue, one.message.source, one.message.id, one.count) for one in entries
+            Return(one.queue, one.message.source, known_by(one.message), one.count)
+            for one in entries
         ]
         await self._house.forgive(records(returns))
         self._give_back([one.tag for one in entries if one.generation == self._generation])
@@ -269,12 +269,11 @@ class Intake:
 
     def _take_in(self) -> None:
         coming, self._coming = self._coming, []
-        now, topic, generation = self._house.clock.now(), self._source.topic, self._generation
+        now, source, generation = self._house.clock.now(), self._source, self._generation
         sorter = self._sorter if self.part is Part.READY else None
         with self.lock:
             for method, properties, body, queue in coming:
-                frame = Frame(topic, properties.content_type, float(properties.timestamp or 0))
-                arrived = read(properties.headers or {}, body, frame)
+                arrived = foreign.read(source, (method, properties, body))
                 stub = Stub(method.delivery_tag or 0, queue, generation, arrived.crashes)
                 if sorter is None or not sorter.takes(stub, arrived):
                     self.desk.arrive(arrived, stub, now)

@@ -14,15 +14,16 @@ from typing import NamedTuple
 from msgspec import Struct
 from pika import BasicProperties, spec
 
+from callcast.brokers.rabbitmq import foreign
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.desk import Held
 from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.intake import Intake
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import Return, records
+from callcast.brokers.rabbitmq.pardons import Return, known_by, records
 from callcast.brokers.rabbitmq.port import Counts, Got, Letter, Port, close_quietly
-from callcast.brokers.rabbitmq.wire import Arrived, Frame, read
+from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import Misuse, Unavailable
 from callcast.core.message import Message
 from callcast.ports.broker import Glimpse, Lag, Part, Source
@@ -185,15 +186,7 @@ async def _peek(house: House, names: Names, queue: str, *, most: int) -> list[Se
         taken = [
             (
                 method.delivery_tag or 0,
-                read(
-                    properties.headers or {},
-                    body,
-                    Frame(
-                        names.source.topic,
-                        properties.content_type,
-                        float(properties.timestamp or 0),
-                    ),
-                ),
+                foreign.read(names.source, (method, properties, body)),
             )
             for method, properties, body in await take(port, queue, most)
         ]
@@ -257,7 +250,7 @@ def _returns(names: Names, queue: str, taken: Sequence[tuple[int, Arrived]]) -> 
     """What must be pardoned; in other queues nobody asks how often a message was back."""
     if queue not in names.work and queue != names.suspects:
         return []
-    return [Return(queue, one.message.source, one.message.id, one.count) for _, one in taken]
+    return [Return(queue, one.message.source, known_by(one.message), one.count) for _, one in taken]
 
 
 class Seen(NamedTuple):

@@ -10,8 +10,11 @@ happen, and twice, and it forgives one return at most. Pure; the stream is read 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
+
+from callcast.core.message import Message
 
 PARDONS_MAX = 100_000
 """Messages remembered; of one forgotten, returns count as crashes again, and it runs alone."""
@@ -51,9 +54,17 @@ class Pardons:
         return back.times - sum(each <= back.times for each in pardoned)
 
 
+def known_by(message: Message) -> str:
+    """Its id; of one that others wrote without an id, what tells it from most others.
+
+    Two that are alike share their pardons, which forgives one of them a crash too many.
+    """
+    return message.id or f"sha256:{hashlib.sha256(message.body).hexdigest()}"
+
+
 def records(returns: Iterable[Return]) -> list[dict[str, Any]]:
     """What to write before these go back."""
-    pardons = [[one.queue, one.source, one.id, one.times + 1] for one in returns if one.id]
+    pardons = [[one.queue, one.source, one.id, one.times + 1] for one in returns]
     return [
         {"pardon": pardons[start : start + RECORD_MAX]}
         for start in range(0, len(pardons), RECORD_MAX)

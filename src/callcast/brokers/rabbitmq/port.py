@@ -70,11 +70,13 @@ class Port:
 
     # Topology
 
-    async def declare(self, queue: str, arguments: Mapping[str, Any]) -> Counts:
+    async def declare(
+        self, queue: str, arguments: Mapping[str, Any], *, is_durable: bool = True
+    ) -> Counts:
         """Make a durable queue, or see that it is there and so."""
         frame = await self._ask(
             lambda done: self._channel.queue_declare(
-                queue, durable=True, arguments=arguments, callback=done
+                queue, durable=is_durable, arguments=arguments, callback=done
             )
         )
         return Counts(frame.method.message_count, frame.method.consumer_count)
@@ -87,11 +89,11 @@ class Port:
         return Counts(frame.method.message_count, frame.method.consumer_count)
 
     async def exchange(self, name: str, *, passive: bool = False) -> None:
-        """Make a durable direct exchange, or see that it is there."""
+        """Make a durable topic exchange, or see that it is there."""
         await self._ask(
             lambda done: self._channel.exchange_declare(
                 name,
-                ExchangeType.direct,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the stubs take the class for its members
+                ExchangeType.topic,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the stubs take the class for its members
                 durable=True,
                 passive=passive,
                 callback=done,

@@ -6,6 +6,8 @@
 | is not due                                | goes to the next step of the ladder; or, with     |
 |                                           | less than a step left, waits out the rest here    |
 | has crashed twice, unordered              | goes to the suspects, where it runs alone         |
+| has been back to a queue of others that   | the same: there each crash is counted             |
+| does not count, a classic one             |                                                   |
 | comes from the suspects of an ordered one | was late, and goes to its lane                    |
 
 What goes elsewhere is copied there, then acknowledged. While one waits, all that come behind it
@@ -26,7 +28,7 @@ from callcast.brokers.rabbitmq.desk import Desk, Stub
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.ladder import STEPS
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import Return
+from callcast.brokers.rabbitmq.pardons import Return, known_by
 from callcast.brokers.rabbitmq.port import Letter
 from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import CallcastError
@@ -85,6 +87,7 @@ class Sorter:
     def takes(self, stub: Stub, arrived: Arrived) -> bool:
         """Whether this one is for here; then its place is found soon."""
         is_odd = arrived.count or arrived.due or stub.queue == self._names.suspects
+        is_odd = is_odd or arrived.is_uncounted
         if not (is_odd or self._odd):
             return False
         self._odd.append((stub, arrived))
@@ -133,7 +136,7 @@ class Sorter:
         if not arrived.count:
             return 0
         message = arrived.message
-        back = Return(stub.queue, message.source, message.id, arrived.count)
+        back = Return(stub.queue, message.source, known_by(message), arrived.count)
         return self._house.pardons.crashes(back)
 
     def _elsewhere(
@@ -145,6 +148,8 @@ class Sorter:
         is_suspect = stub.queue == self._names.suspects
         if self._is_ordered:
             return copies.of_late(self._names, arrived) if is_suspect else None
+        if arrived.is_uncounted and not is_suspect:
+            return copies.of_suspect(self._names, arrived, max(1, crashes))
         if crashes >= SUSPECT_CRASHES and not is_suspect:
             return copies.of_suspect(self._names, arrived, crashes)
         return None
