@@ -9,7 +9,8 @@
 | user's headers                 | headers of their names                                     |
 
 Attributes are read as ``ce-x``, ``cloudEvents_x`` and ``cloudEvents:x``, since RabbitMQ turns the
-properties of AMQP 1.0 clients into headers. What is no text is read as text.
+properties of AMQP 1.0 clients into headers. What is no text is read as text. An event in structured
+mode (``application/cloudevents+json``) is read too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 from msgspec import Struct
 
 from callcast.core.message import NO_HEADERS, Message
+from callcast.core.structured import is_structured, parse
 
 ROUND = "callcast-round"
 """How many times a message was `Later`."""
@@ -122,6 +124,10 @@ def headers_of(message: Message, way: Way = FRESH) -> dict[str, str | float | in
 
 def read(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived:
     """The message of these headers; without ``ce-id`` its id is empty: no callcast wrote it."""
+    if is_structured(frame.content_type) and (event := parse(body)) is not None:
+        named = {f"ce-{name}": text for name, text in event.attributes.items()}
+        frame = frame._replace(content_type=event.content_type)
+        return _read_any({**headers, **named}, event.data, frame)
     return _read_usual(headers, body, frame) or _read_any(headers, body, frame)
 
 
