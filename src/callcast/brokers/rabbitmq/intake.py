@@ -85,6 +85,11 @@ class Intake:
         return (*self.names.work, self.names.suspects)
 
     @property
+    def is_ordered(self) -> bool:
+        """Whether its messages have lanes."""
+        return self._is_ordered
+
+    @property
     def is_suspended(self) -> bool:
         """Whether a fetch must ask for messages to come again."""
         return self._is_suspended
@@ -216,12 +221,15 @@ class Intake:
         """Give back without a fault: pardoned first."""
         if not entries:
             return
-        returns = [
-            Return(one.queue, one.message.source, known_by(one.message), one.count)
-            for one in entries
-        ]
-        await self._house.forgive(records(returns))
+        await self._house.forgive(records(map(_return_of, entries)))
         self._give_back([one.tag for one in entries if one.generation == self._generation])
+
+    async def set_apart(self, suspect: Held) -> None:
+        """Before a suspect of an ordered group runs alone: a crash is to be its own only."""
+        with self.lock:
+            others = [one for one in self.desk.held if one is not suspect]
+        pardons = self._house.pardons
+        await self._house.forgive(pardons.apart(_return_of(suspect), map(_return_of, others)))
 
     # Losses
 
@@ -379,3 +387,7 @@ class Intake:
             with self.lock:
                 self.desk.is_paused = is_paused
         self._paused_looked = self._house.clock.now()
+
+
+def _return_of(one: Held) -> Return:
+    return Return(one.queue, one.message.source, known_by(one.message), one.count)
