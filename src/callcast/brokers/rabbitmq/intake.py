@@ -26,7 +26,7 @@ from callcast.brokers.rabbitmq.desk import Desk, Hand, Held, Move, Stub
 from callcast.brokers.rabbitmq.faults import NOT_FOUND, ChannelLost
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import Return, known_by, records
+from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Port, close_quietly
 from callcast.brokers.rabbitmq.sorter import Sorter
 from callcast.core.errors import CallcastError, Misuse
@@ -221,7 +221,8 @@ class Intake:
         """Give back without a fault: pardoned first."""
         if not entries:
             return
-        await self._house.forgive(records(map(_return_of, entries)))
+        returns = [back(one.queue, one.message, one.count) for one in entries]
+        await self._house.forgive(records(returns))
         self._give_back([one.tag for one in entries if one.generation == self._generation])
 
     async def set_apart(self, suspect: Held) -> None:
@@ -229,7 +230,8 @@ class Intake:
         with self.lock:
             others = [one for one in self.desk.held if one is not suspect]
         pardons = self._house.pardons
-        await self._house.forgive(pardons.apart(_return_of(suspect), map(_return_of, others)))
+        away = [back(one.queue, one.message, one.count) for one in (suspect, *others)]
+        await self._house.forgive(pardons.apart(away[0], away[1:]))
 
     # Losses
 
@@ -279,12 +281,17 @@ class Intake:
         coming, self._coming = self._coming, []
         now, source, generation = self._house.clock.now(), self._source, self._generation
         sorter = self._sorter if self.part is Part.READY else None
+        adopted: list[Return] = []
         with self.lock:
             for method, properties, body, queue in coming:
                 arrived = foreign.read(source, (method, properties, body))
                 stub = Stub(method.delivery_tag or 0, queue, generation, arrived.crashes)
-                if sorter is None or not sorter.takes(stub, arrived):
+                if method.redelivered and self.desk.adopt(arrived, stub, now):
+                    adopted.append(back(queue, arrived.message, arrived.count - 1))
+                elif sorter is None or not sorter.takes(stub, arrived):
                     self.desk.arrive(arrived, stub, now)
+        if adopted:
+            self._house.thread.begin(self._house.forgive_if_possible(records(adopted)))
         self.wake()
 
     # Verdicts
@@ -334,7 +341,7 @@ class Intake:
     def _give_back(self, tags: Sequence[int]) -> None:
         if self._port is not None:
             for tag in tags:
-                self._port.nack(tag)
+                self._port.give_back(tag, is_bound=self._source.bound is not None)
             self._acks.returned(tags)
 
     def _acknowledge(self, tags: Sequence[int]) -> None:
@@ -387,7 +394,3 @@ class Intake:
             with self.lock:
                 self.desk.is_paused = is_paused
         self._paused_looked = self._house.clock.now()
-
-
-def _return_of(one: Held) -> Return:
-    return Return(one.queue, one.message.source, known_by(one.message), one.count)

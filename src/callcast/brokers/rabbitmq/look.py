@@ -21,7 +21,7 @@ from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.intake import Intake
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import Return, known_by, records
+from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Counts, Got, Letter, Port, close_quietly
 from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import Misuse, Unavailable
@@ -192,7 +192,7 @@ async def _peek(house: House, names: Names, queue: str, *, most: int) -> list[Se
         ]
         await house.forgive(records(_returns(names, queue, taken)))
         for tag, _ in taken:
-            port.nack(tag)
+            port.give_back(tag, is_bound=names.source.bound is not None)
     except ChannelLost as error:
         raise house.topology.refused(error, f"look into {queue!r}") from error
     finally:
@@ -250,7 +250,7 @@ def _returns(names: Names, queue: str, taken: Sequence[tuple[int, Arrived]]) -> 
     """What must be pardoned; in other queues nobody asks how often a message was back."""
     if queue not in names.work and queue != names.suspects:
         return []
-    return [Return(queue, one.message.source, known_by(one.message), one.count) for _, one in taken]
+    return [back(queue, one.message, one.count) for _, one in taken]
 
 
 class Seen(NamedTuple):

@@ -69,12 +69,14 @@ class Pardons:
         return found
 
 
-def known_by(message: Message) -> str:
-    """Its id; of one that others wrote without an id, what tells it from most others.
+def back(queue: str, message: Message, times: int) -> Return:
+    """A message on its way back to that queue, which has had it back so often already.
 
-    Two that are alike share their pardons, which forgives one of them a crash too many.
+    One that others wrote without an id is known by what tells it from most others. Two that are
+    alike share their pardons, which forgives one of them a crash too many.
     """
-    return message.id or f"sha256:{hashlib.sha256(message.body).hexdigest()}"
+    name = message.id or f"sha256:{hashlib.sha256(message.body).hexdigest()}"
+    return Return(queue, message.source, name, times)
 
 
 def records(returns: Iterable[Return]) -> list[dict[str, Any]]:

@@ -195,12 +195,19 @@ class Port:
             self._channel.basic_ack(tag, multiple)
 
     def nack(self, tag: int) -> None:
-        """Give back without saying that anything failed."""
+        """Give back to a queue of others: 4.3 does not count that towards the limit it may have."""
         if self.lost is None:
             self._channel.basic_nack(tag, requeue=True)
 
+    def give_back(self, tag: int, *, is_bound: bool) -> None:
+        """Give back what was not handled, to a queue of ours or of others."""
+        if is_bound:
+            self.nack(tag)
+        else:
+            self.reject(tag)
+
     def reject(self, tag: int) -> None:
-        """Give back as failed: every version counts it."""
+        """Give back, counted by every version alike: what is pardoned is what was counted."""
         if self.lost is None:
             self._channel.basic_reject(tag, requeue=True)
 

@@ -28,7 +28,7 @@ from callcast.brokers.rabbitmq.desk import Desk, Stub
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.ladder import STEPS
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import Return, known_by
+from callcast.brokers.rabbitmq.pardons import back
 from callcast.brokers.rabbitmq.port import Letter
 from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import CallcastError
@@ -135,9 +135,8 @@ class Sorter:
     def _crashes(self, stub: Stub, arrived: Arrived) -> int:
         if not arrived.count:
             return 0
-        message = arrived.message
-        back = Return(stub.queue, message.source, known_by(message), arrived.count)
-        return self._house.pardons.crashes(back)
+        returned = back(stub.queue, arrived.message, arrived.count)
+        return self._house.pardons.crashes(returned)
 
     def _elsewhere(
         self, stub: Stub, arrived: Arrived, *, crashes: int, left: float
