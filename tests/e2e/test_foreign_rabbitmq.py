@@ -160,6 +160,33 @@ async def test_dead_letters_go_to_the_exchange_that_they_have(
     assert headers["tries"] == 3
     assert "Undecodable" in str(headers["callcast-error-type"]) or DEAD_REASON in headers
     assert not [name for name in headers if name.startswith("ce-")]
+    [death] = headers["x-death"]
+    assert (death["queue"], death["exchange"]) == (estate.queue, estate.exchange)
+    assert (death["reason"], death["routing-keys"]) == ("rejected", ["customer.changed"])
+    assert headers["x-first-death-queue"] == estate.queue
+
+
+async def test_a_dead_letter_that_their_own_retry_queue_expires_comes_through(
+    theirs: BlockingChannel, rabbitmq_url: str
+) -> None:
+    """RabbitMQ itself goes on with the `x-death` that it finds."""
+    estate = Estate(theirs)
+    parking = f"{estate.dead}.parking"
+    theirs.queue_declare(parking, durable=True)
+    waiting = {
+        "x-message-ttl": 200,
+        "x-dead-letter-exchange": "",
+        "x-dead-letter-routing-key": parking,
+    }
+    theirs.queue_declare(f"{estate.dead}.ttl", durable=True, arguments=waiting)
+    theirs.queue_bind(f"{estate.dead}.ttl", estate.dlx)
+    event = changed(queue=estate.queue, dead_letter_exchange=estate.dlx)
+    estate.send(b"no JSON")
+    async with Bus(rabbitmq_url, services=[listener(event, [])]):
+        properties, body = await until(lambda: estate.read(parking))
+    assert body == b"no JSON"
+    queues = {death["queue"] for death in (properties.headers or {})["x-death"]}
+    assert f"{estate.dead}.ttl" in queues
 
 
 async def test_a_failure_is_tried_again_through_their_queue(
@@ -288,6 +315,27 @@ async def test_a_dead_lettering_that_only_looks_safe_is_refused(
     with pytest.raises(Misuse, match="silently carries out as at-most-once"):
         async with Bus(rabbitmq_url, services=[listener(changed(queue=estate.queue), [])]):
             pass
+
+
+async def test_the_difference_is_named_before_anything_starts(
+    theirs: BlockingChannel, rabbitmq_url: str
+) -> None:
+    good, bad = Estate(theirs), Estate(theirs, **QUORUM)
+    sources = [
+        listener(changed(queue=queue), []).handlers[0].source
+        for queue in (good.queue, bad.queue, f"{good.queue}.misspelt")
+    ]
+    topics = [source.topic for source in sources]
+    async with opened(rabbitmq_url) as broker:
+        found = await broker.differences(topics, sources)
+        assert {one.name: one.is_missing for one in found} == {
+            str(source): True for source in sources
+        }
+        await broker.ensure([], sources[:1])
+        assert await broker.differences(topics[:1], sources[:1]) == []
+        for source, said in zip(sources[1:], ("may drop", "is not there"), strict=True):
+            with pytest.raises(Misuse, match=said):
+                await broker.ensure([], [source])
 
 
 @pytest.mark.parametrize("kind", ["missing", "stream"])

@@ -202,6 +202,9 @@ async def test_rabbitmqadmin_writes_to_us_and_reads_our_dead_letters(
     assert letter["payload"] == "{}"
     assert letter["properties"]["headers"]["ce-id"] == "7"
     assert letter["properties"]["headers"][DEAD_REASON] == "no box fits"
+    [death] = letter["properties"]["headers"]["x-death"]
+    assert (death["queue"], death["exchange"]) == (str(source), source.topic)
+    assert (death["reason"], death["count"]) == ("rejected", 1)
     assert len(await broker.browse(source, part=Part.DEAD)) == 1
 
 

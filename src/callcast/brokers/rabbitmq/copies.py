@@ -14,11 +14,11 @@ A process that dies between the two leaves both: a duplicate, known by its id.
 
 from __future__ import annotations
 
-from callcast.brokers.rabbitmq import foreign
+from callcast.brokers.rabbitmq import deaths, foreign
 from callcast.brokers.rabbitmq.desk import Held
 from callcast.brokers.rabbitmq.ladder import STEPS, step
-from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.port import Letter, letter
+from callcast.brokers.rabbitmq.names import Names, routing_key
+from callcast.brokers.rabbitmq.port import Letter, letter, with_headers
 from callcast.brokers.rabbitmq.wire import Arrived, Way, headers_of
 from callcast.core.message import Message
 from callcast.core.outcome import Dead, Later, dead_letter, noted
@@ -29,7 +29,10 @@ def of_verdict(names: Names, entry: Held, verdict: Later | Dead, *, wall: float)
     if isinstance(verdict, Dead):
         message = dead_letter(foreign.named(entry.message), verdict)
         place = names.dead_place("" if entry.raw is None else entry.raw.routing_key)
-        return _copy(place, message, Way(round=entry.round), of=entry)
+        copy = _copy(place, message, Way(round=entry.round), of=entry)
+        attempts = int(message.headers.get(deaths.ATTEMPTS, entry.round + 1))
+        said = deaths.headers_of(_death(names, entry), verdict.reason, attempts=attempts, wall=wall)
+        return with_headers(copy, said)
     message = noted(entry.message, verdict.notes)
     due = wall + verdict.delay if verdict.delay > 0 else 0.0
     way = Way(round=entry.round + 1, due=due)
@@ -54,6 +57,12 @@ def of_late(names: Names, arrived: Arrived) -> Letter:
     """The copy of a scheduled message for its lane."""
     way = Way(arrived.round, arrived.crashes, arrived.due)
     return _copy(("", names.queue_of(arrived.message)), arrived.message, way, of=arrived)
+
+
+def _death(names: Names, entry: Held) -> deaths.Death:
+    if entry.raw is not None:
+        return deaths.Death(entry.queue, entry.raw.exchange, entry.raw.routing_key)
+    return deaths.Death(entry.queue, names.source.topic, routing_key(entry.message))
 
 
 def _copy(place: tuple[str, str], message: Message, way: Way, *, of: Held | Arrived) -> Letter:

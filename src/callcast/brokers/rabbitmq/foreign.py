@@ -63,7 +63,7 @@ def read(source: Source, frames: tuple[Any, BasicProperties, bytes]) -> Arrived:
             time=message.time or frame.timestamp,
             correlation_id=message.correlation_id or properties.correlation_id,
         ),
-        raw=Raw(str(method.routing_key or ""), properties),
+        raw=Raw(str(method.exchange or ""), str(method.routing_key or ""), properties),
         is_uncounted=bool(method.redelivered) and wire.DELIVERY_COUNT not in headers,
     )
 

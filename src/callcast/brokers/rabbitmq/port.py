@@ -263,6 +263,12 @@ def letter(
     return Letter(place[0], place[1], message.id, properties, message.body, is_mandatory)
 
 
+def with_headers(one: Letter, more: Mapping[str, Any]) -> Letter:
+    """The same, with these headers too."""
+    one.properties.headers = {**(one.properties.headers or {}), **more}
+    return one
+
+
 async def close_quietly(port: Port) -> None:
     """Close a channel; its loss closes it too."""
     try:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
@@ -28,7 +28,7 @@ from callcast.brokers.rabbitmq.desk import Desk, Stub
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.ladder import STEPS
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import back
+from callcast.brokers.rabbitmq.pardons import back, records
 from callcast.brokers.rabbitmq.port import Letter
 from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import CallcastError
@@ -59,6 +59,14 @@ class Mouth(Protocol):
     def wake(self) -> None:
         """There is something to fetch."""
         ...
+
+
+class Onward(NamedTuple):
+    """A delivery whose way goes on elsewhere, by this copy."""
+
+    stub: Stub
+    arrived: Arrived
+    letter: Letter
 
 
 class Sorter:
@@ -111,8 +119,8 @@ class Sorter:
         finally:
             self._is_sorting = False
 
-    def _place(self, odd: Sequence[tuple[Stub, Arrived]]) -> list[tuple[Stub, Letter]]:
-        moves: list[tuple[Stub, Letter]] = []
+    def _place(self, odd: Sequence[tuple[Stub, Arrived]]) -> list[Onward]:
+        moves: list[Onward] = []
         now, wall = self._house.clock.now(), self._house.clock.wall()
         desk = self._mouth.desk
         with self._mouth.lock:
@@ -129,7 +137,7 @@ class Sorter:
                     due = now + left if left else 0.0
                     desk.arrive(arrived, replace(stub, crashes=crashes, due=due), now)
                 else:
-                    moves.append((stub, letter))
+                    moves.append(Onward(stub, arrived, letter))
         return moves
 
     def _crashes(self, stub: Stub, arrived: Arrived) -> int:
@@ -153,19 +161,22 @@ class Sorter:
             return copies.of_suspect(self._names, arrived, crashes)
         return None
 
-    async def _send_on(self, moves: Sequence[tuple[Stub, Letter]]) -> None:
+    async def _send_on(self, moves: Sequence[Onward]) -> None:
         if not moves:
             return
         try:
-            answers = await self._house.sender.send([letter for _, letter in moves])
+            answers = await self._house.sender.send([move.letter for move in moves])
         except CallcastError:
             answers = [Fate.UNKNOWN] * len(moves)
         ended = [
-            (stub, answer is Fate.CONFIRMED)
-            for (stub, _), answer in zip(moves, answers, strict=True)
+            (move, answer is Fate.CONFIRMED) for move, answer in zip(moves, answers, strict=True)
         ]
-        back = [stub for stub, is_safe in ended if not is_safe]
-        self._mouth.dismiss([stub for stub, is_safe in ended if is_safe], [])
-        if back:
+        self._mouth.dismiss([move.stub for move, is_safe in ended if is_safe], [])
+        stayed = [move for move, is_safe in ended if not is_safe]
+        if stayed:
+            returns = [
+                back(one.stub.queue, one.arrived.message, one.arrived.count) for one in stayed
+            ]
+            await self._house.forgive_if_possible(records(returns))
             await self._house.nap(PAUSE)
-            self._mouth.dismiss([], back)
+            self._mouth.dismiss([], [one.stub for one in stayed])

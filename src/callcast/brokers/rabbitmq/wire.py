@@ -59,6 +59,7 @@ BROKERS = frozenset(
 class Raw(NamedTuple):
     """The broker's side of a message that others wrote."""
 
+    exchange: str
     routing_key: str
     properties: object
 
