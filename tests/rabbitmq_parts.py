@@ -73,12 +73,21 @@ async def fetched(consumer: Consumer, count: int, *, within: float = PATIENCE) -
 
 
 async def handled(consumer: Consumer, *, quiet: float = 1.0) -> list[str]:
-    """The ids of all that comes until nothing comes any more, settled as done."""
+    """The ids of all that comes until nothing comes any more, settled as done.
+
+    A broker that is away does not count as quiet.
+    """
     ids: list[str] = []
-    while batch := await consumer.fetch(500, quiet):
+    while True:
+        try:
+            batch = await consumer.fetch(500, quiet)
+        except Unavailable:
+            await asyncio.sleep(LOOK)
+            continue
+        if not batch:
+            return ids
         ids += [one.message.id for one in batch]
         await consumer.settle([(one, DONE) for one in batch])
-    return ids
 
 
 async def until(what: Callable[[], Awaitable[T] | T], *, within: float = PATIENCE) -> T:

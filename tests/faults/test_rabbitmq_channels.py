@@ -79,7 +79,8 @@ async def test_a_handler_beyond_the_consumer_timeout_runs_once(
                 assert await consumer.fetch(1, 0.5) == ()
             except Unavailable:
                 await asyncio.sleep(0.1)  # the channel has just gone
-        assert await until(lambda: "timed out" in a_rabbitmq_of_its_own.log.read_text())
+        log = a_rabbitmq_of_its_own.log
+        assert await until(lambda: b"timed out" in log.read_bytes())
         await until(lambda: _is_settled(consumer, slow))
     finally:
         for setting in ("consumer_timeout, 1800000", "channel_tick_interval, 60000"):

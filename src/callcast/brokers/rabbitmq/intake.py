@@ -227,11 +227,12 @@ class Intake:
 
     async def set_apart(self, suspect: Held) -> None:
         """Before a suspect of an ordered group runs alone: a crash is to be its own only."""
+        self._take_in()
         with self.lock:
             others = [one for one in self.desk.held if one is not suspect]
-        pardons = self._house.pardons
         away = [back(one.queue, one.message, one.count) for one in (suspect, *others)]
-        await self._house.forgive(pardons.apart(away[0], away[1:]))
+        said = self._house.pardons.apart(away[0], [*away[1:], *self._sorter.returns])
+        await self._house.forgive(said)
 
     # Losses
 

@@ -28,7 +28,7 @@ from callcast.brokers.rabbitmq.desk import Desk, Stub
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.ladder import STEPS
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import back, records
+from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Letter
 from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import CallcastError
@@ -87,6 +87,11 @@ class Sorter:
     def waiting(self) -> int:
         """How many have no place yet."""
         return len(self._odd)
+
+    @property
+    def returns(self) -> list[Return]:
+        """What would go back of it."""
+        return [back(stub.queue, one.message, one.count) for stub, one in self._odd]
 
     def clear(self) -> None:
         """The channel is lost: all of it is back at the broker."""

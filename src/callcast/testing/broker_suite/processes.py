@@ -57,9 +57,9 @@ class Processes(Harness):
             batch.insert(10, self.message("poison", key="k3", body=POISON))
             await self.broker.publish(batch)
             assert await self._run_until_it_lives(source, ledger) == KILLS
+            letters = await self.take_all(await self.join(source, part=Part.DEAD))
+            assert [letter.message.id for letter in letters] == ["poison"]
             assert set(_lines(ledger)) == set(neighbours)
-            [letter] = await self.take_all(await self.join(source, part=Part.DEAD))
-            assert letter.message.id == "poison"
 
     @long_case
     async def test_what_a_killed_process_held_is_handled_by_another(self) -> None:
