@@ -32,6 +32,8 @@ SINGLE_WAIT = 1.0
 """Seconds for what is said to be ready."""
 BROWSE_MAX = 10_000
 """Messages of a queue that one look goes through."""
+BACK_LOOKS, BACK_PAUSE = 20, 0.01
+"""How often, and with how many seconds between, it is asked whether what was looked at is back."""
 
 
 class Page(Struct, frozen=True):
@@ -193,6 +195,7 @@ async def _peek(house: House, names: Names, queue: str, *, most: int) -> list[Se
         await house.forgive(records(_returns(names, queue, taken)))
         for tag, _ in taken:
             port.give_back(tag, is_bound=names.source.bound is not None)
+        await _are_back(house, port, queue, count=len(taken))
     except ChannelLost as error:
         raise house.topology.refused(error, f"look into {queue!r}") from error
     finally:
@@ -208,6 +211,15 @@ async def _peek(house: House, names: Names, queue: str, *, most: int) -> list[Se
         )
         for _, one in taken
     ]
+
+
+async def _are_back(house: House, port: Port, queue: str, *, count: int) -> None:
+    """Wait until what was given back counts again, so that a look takes it from nobody's sight."""
+    for _ in range(BACK_LOOKS if count else 0):
+        there = await port.look(queue)
+        if there.consumers or there.ready >= count:
+            return
+        await house.nap(BACK_PAUSE)
 
 
 async def _take(port: Port, queue: str, most: int) -> list[Got]:
