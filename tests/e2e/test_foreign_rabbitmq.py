@@ -402,6 +402,39 @@ async def test_an_effect_happens_once_where_the_binding_says_what_the_id_is(
         assert database.execute("select count(*) from charged").fetchone() == (2,)
 
 
+async def test_a_message_in_which_the_id_cannot_be_found_is_a_dead_letter(
+    theirs: BlockingChannel, rabbitmq_url: str
+) -> None:
+    estate = Estate(theirs)
+    event = changed(
+        queue=estate.queue,
+        dead_letter_exchange=estate.dlx,
+        identify=lambda message: message.headers["x-event"],
+    )
+    estate.send()
+    async with Bus(rabbitmq_url, services=[listener(event, [])]):
+        properties, body = await until(lambda: estate.read(estate.dead))
+    assert body == PLAIN
+    assert "identify= found no id" in str((properties.headers or {})["callcast-error-message"])
+
+
+async def test_an_outbox_sends_to_their_exchange(
+    theirs: BlockingChannel, rabbitmq_url: str, tmp_path: Path
+) -> None:
+    """The relay knows no contract: the address lies in the row."""
+    estate = Estate(theirs)
+    event = changed(exchange=estate.exchange, routing_key="customer.changed")
+    crm = Service("crm", database=f"sqlite:///{tmp_path}/crm.db")
+    async with Bus(rabbitmq_url, services=[crm]) as bus:
+        async with bus.transaction() as tx:
+            id_ = await tx.publish(event, ADA)
+        properties, body = await until(lambda: estate.read(estate.queue))
+    assert json.loads(body) == {"id": "c-1", "name": "Ada"}
+    assert (properties.message_id, properties.headers) == (id_, None)
+    async with opened(rabbitmq_url) as broker:
+        assert len(await broker.differences([event.topic], [])) == 1  # no exchange was made
+
+
 async def test_a_transaction_without_ids_is_refused_at_the_start(
     theirs: BlockingChannel, rabbitmq_url: str, tmp_path: Path
 ) -> None:
