@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from callcast.core.outcome import Outcome
 from callcast.policies.observing import Silent
@@ -48,8 +48,8 @@ class TracedConsumer:
         self._source = source
         self._observer = ports.observer
         self._now = ports.clock.now
-        self.renew = consumer.renew  # called from other threads: nothing between
-        self.close = consumer.close
+        # Called from other threads: nothing stands between.
+        self.renew: Callable[[Sequence[Delivery]], None] = consumer.renew
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         """Hand over up to `limit` deliveries; waits for the first one only."""
@@ -83,3 +83,7 @@ class TracedConsumer:
         messages = [delivery.message for delivery, _ in verdicts]
         source, took = self._source, self._now() - began
         self._observer.moved(Moved("settle", source.topic, source.group, messages, took, error))
+
+    async def close(self) -> None:
+        """Release what is still held, and end."""
+        await self._consumer.close()

@@ -34,7 +34,7 @@ class RabbitConsumer:
         self._on_close = on_close
         self._pid = os.getpid()
         self._bell = Bell()
-        self.is_closed = False
+        self.is_closed: bool = False
 
     @property
     def house(self) -> House:

@@ -33,7 +33,8 @@ class House:
     def __init__(self, endpoints: Sequence[Endpoint], options: Options, clock: Clock) -> None:
         self.clock: Clock = clock
         self.thread: LoopThread = LoopThread("callcast-rabbitmq")
-        loop = self.loop = self.thread.loop
+        self.loop: asyncio.AbstractEventLoop = self.thread.loop
+        loop = self.loop
         self.worker: str = secrets.token_hex(8)
         """Who this is among the workers of a group."""
         self.feed: Link = Link(endpoints, options, name="callcast consume", loop=loop)

@@ -32,7 +32,7 @@ BREAKER_WAIT = 2.2
 """Seconds, a little above the doubled wait of a breaker that failed its first trial."""
 
 PACKING = Source(PLACED.topic, "fulfilment", ordered=True)
-REPEATED = (PLACED.topic, RELEASE.topic, VOID.topic)
+REPEATED: tuple[str, ...] = (PLACED.topic, RELEASE.topic, VOID.topic)
 """Topics whose messages are delivered a second time: orders that were taken, and every undo."""
 
 

@@ -175,7 +175,8 @@ class House:
             name: Process(name, port, self) for name, port in zip(SERVICES, ports, strict=True)
         }
         # Nobody else has the end that is written to: when the demo dies, its services read the end.
-        self.lifeline, self._held = os.pipe()
+        read, self._held = os.pipe()
+        self.lifeline: int = read
 
     @property
     def environment(self) -> Mapping[str, str]:
