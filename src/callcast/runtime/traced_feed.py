@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from callcast.core.outcome import Outcome
 from callcast.policies.observing import Silent
@@ -48,8 +48,6 @@ class TracedConsumer:
         self._source = source
         self._observer = ports.observer
         self._now = ports.clock.now
-        # Called from other threads: nothing stands between.
-        self.renew: Callable[[Sequence[Delivery]], None] = consumer.renew
 
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         """Hand over up to `limit` deliveries; waits for the first one only."""
@@ -87,3 +85,7 @@ class TracedConsumer:
     async def close(self) -> None:
         """Release what is still held, and end."""
         await self._consumer.close()
+
+    def renew(self, deliveries: Sequence[Delivery]) -> None:
+        """Extend these leases; called from other threads."""
+        self._consumer.renew(deliveries)
