@@ -65,6 +65,7 @@ def wanted_by(fixture: str) -> Wanted | None:
         "a_rabbitmq_of_its_own": Wanted(rabbitmq, own),
         "a_kafka_of_its_own": Wanted("kafka", own),
         "three_kafkas": Wanted("kafka-3", own),
+        "three_rabbitmqs": Wanted(f"{LATEST}-3", own),
     }.get(fixture)
 
 
@@ -260,6 +261,18 @@ def a_rabbitmq_of_its_own(request: pytest.FixtureRequest) -> Iterator[OwnRabbitM
     yield own
     own.heal()
     own.manage("DELETE", f"vhosts/{vhost}")
+
+
+@pytest.fixture
+def three_rabbitmqs(request: pytest.FixtureRequest) -> Iterator[OwnRabbitMq]:
+    """Three RabbitMQs of one cluster, nodes "1", "2" and "3"; with an empty vhost, all running."""
+    started = need(request, "three_rabbitmqs")
+    vhost = f"test-{abs(hash(request.node.nodeid))}"
+    new_vhost(started.management_url, vhost)
+    own = OwnRabbitMq(started, vhost)
+    own.url = ",".join(in_vhost(one, vhost) for one in started.url.split(","))
+    yield own
+    own.heal()
 
 
 @pytest.fixture

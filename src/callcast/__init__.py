@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:  # for type checkers; at run time __getattr__ loads the same names
     from msgspec import Struct
 
+    from callcast.core.amqp import Amqp
     from callcast.core.context import Context
     from callcast.core.contract import Event, Operation
     from callcast.core.errors import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:  # for type checkers; at run time __getattr__ loads the same n
     from callcast.runtime.transaction import Transaction
 
 _WHERE = {
+    "Amqp": "core.amqp",
     "Bulkhead": "runtime.policy",
     "BulkheadFull": "core.errors",
     "Bus": "runtime.bus",
@@ -65,6 +67,7 @@ _WHERE = {
 }
 
 __all__ = [
+    "Amqp",
     "Bulkhead",
     "BulkheadFull",
     "Bus",

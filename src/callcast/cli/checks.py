@@ -19,7 +19,7 @@ from callcast.cli.inboxes import Inboxes
 from callcast.cli.letters import sources_of
 from callcast.cli.opening import existing, file_of
 from callcast.core.errors import CallcastError
-from callcast.ports.broker import Broker
+from callcast.ports.broker import Broker, Browses, Source, need
 from callcast.runtime.settings import Table, settings_of
 from callcast.telemetry.logs import redacted
 
@@ -33,6 +33,9 @@ SQLITE_MIN = (3, 35, 0)
 """The first SQLite with RETURNING."""
 OWNER_ONLY = 0o077
 """Bits of a file's mode that let others in."""
+
+ABANDONED = 86_400.0
+"""Seconds for which a group may be without a worker before that is an alarm."""
 
 EXTRAS: Mapping[str, str] = {
     "rich": "rich",
@@ -131,18 +134,35 @@ def broker_file(url: str) -> Sequence[Finding]:
     return findings or [Finding("broker file", "ok", f"{path}, {free // 2**20} MiB free")]
 
 
-async def backlog(broker: Broker, known: Inboxes) -> Sequence[Finding]:
-    """That the broker answers, and whether dead letters wait in it that are not superseded."""
+async def backlog(broker: Broker, known: Inboxes, wall: float) -> Sequence[Finding]:
+    """That the broker answers, which dead letters wait there, and which groups nobody works for.
+
+    Dead letters that are superseded do not count. `wall` is the wall-clock time.
+    """
+    found = [Finding("broker", "ok", f"{broker.traits.name} answers")]
     dead: dict[str, int] = {}
     for source in await sources_of(broker):
         lag = await known.counted(broker, source, await broker.lag(source))
         if lag.dead:
             dead[str(source)] = lag.dead
-    there = Finding("broker", "ok", f"{broker.traits.name} answers")
-    if not dead:
-        return [there]
-    counts = ", ".join(f"{count} in {name}" for name, count in dead.items())
-    return [there, Finding("dead letters", "warn", counts, "callcast dlq ls")]
+        if lag.ready and not lag.paused:
+            found += await _abandoned(broker, source, wall)
+    if dead:
+        counts = ", ".join(f"{count} in {name}" for name, count in dead.items())
+        found.append(Finding("dead letters", "warn", counts, "callcast dlq ls"))
+    return found
+
+
+async def _abandoned(broker: Broker, source: Source, wall: float) -> Sequence[Finding]:
+    """Whether a group has a message that nobody has looked at for a day: it has no worker."""
+    for first in await need(broker, Browses).browse(source, limit=1):
+        message = first.message
+        waited = wall - max(message.time, message.deliver_at or 0.0)
+        if message.time and not first.round and waited >= ABANDONED:
+            detail = f"{source} has had a message wait for {waited / 3_600:.0f} h: it has no worker"
+            fix = f"start its service, or end the group: callcast topology retire {source.group}"
+            return [Finding("groups", "fail", detail, fix)]
+    return ()
 
 
 def reachable(url: str) -> Finding | None:

@@ -83,4 +83,4 @@ def _of_broker(url: str) -> Sequence[Finding]:
 async def _looked_into(url: str) -> Sequence[Finding]:
     ports = system_ports(url)
     async with opened(url, ports.clock) as broker, inboxes(url, ports) as known:
-        return await checks.backlog(broker, known)
+        return await checks.backlog(broker, known, ports.clock.wall())

@@ -8,6 +8,7 @@ from typing import Generic, Literal, TypeVar
 
 from typing_extensions import TypeForm
 
+from callcast.core.amqp import Amqp
 from callcast.core.binding import HttpBinding, callcast_path
 from callcast.core.errors import Misuse
 from callcast.core.names import checked_name
@@ -80,6 +81,8 @@ class Event(Generic[T]):
     on_dead: Literal["skip", "park"] = field(default="skip", kw_only=True)
     unheard: bool = field(default=False, kw_only=True)
     needs: Needs | None = field(default=None, kw_only=True)
+    amqp: Amqp | None = field(default=None, kw_only=True)
+    """The exchange or queue of others that it is bound to on RabbitMQ."""
 
     def __post_init__(self) -> None:
         checked_name(self.name, "event")
@@ -92,6 +95,8 @@ class Event(Generic[T]):
                 f"event {self.name!r}: on_dead='park' holds a key behind its dead letter,"
                 " so the event needs key="
             )
+        if self.amqp is not None:
+            self.amqp.check(self.name, has_key=self.key is not None)
 
     @property
     def topic(self) -> str:

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 
 from msgspec import Struct
 
+from callcast.core.amqp import Bound
 from callcast.core.errors import CallcastError, Misuse
 from callcast.core.message import Message
 from callcast.core.outcome import Outcome
@@ -38,6 +39,8 @@ class Source(Struct, frozen=True):
     ordered: bool = False
     lanes: int = 16
     start: Start = Start.NEW
+    bound: Bound | None = None
+    """A queue that others made, bound as it is; brokers without `Traits.binds` pass it by."""
 
     def __str__(self) -> str:
         return f"{self.topic}/{self.group}"
@@ -91,6 +94,8 @@ class Traits(Struct, frozen=True):
     """Seconds for which messages can be replayed after all groups have passed them."""
     release_costs: str = "one write"
     """What a `Release` costs, in words."""
+    binds: bool = False
+    """`Event(amqp=)` is carried out: its exchange is not made and its queue is not either."""
     collapses_letters: bool = True
     """A message that dies again replaces its dead letter; else commands show the latest alone."""
 

@@ -7,6 +7,7 @@ from typing import Any, TypedDict
 
 from msgspec import Struct
 
+from callcast.core.amqp import TO, Amqp
 from callcast.core.context import AMBIENT
 from callcast.core.contract import Event, Operation
 from callcast.core.errors import Misuse
@@ -45,6 +46,8 @@ class _Route(Struct, frozen=True):
     encode: Callable[[Any], bytes]
     key: Callable[[Any], str] | None = None
     unheard: bool = False
+    amqp: Amqp | None = None
+    """Where it goes when that is others' exchange."""
 
 
 class Envelopes:
@@ -100,6 +103,9 @@ class Envelopes:
         now = ports.clock.wall()
         ambient = AMBIENT.get()
         headers, delay, expires = _terms(sending) if sending else (NO_HEADERS, None, None)
+        key = None if route.key is None else route.key(value)
+        if route.amqp is not None:
+            own = {**own, TO: _addressed(route, route.amqp, key, delay)}
         if own:
             headers = {**headers, **own}
         return Message(
@@ -108,7 +114,7 @@ class Envelopes:
             route.name,
             route.topic,
             route.encode(value),
-            key=None if route.key is None else route.key(value),
+            key=key,
             time=now,
             datacontenttype=self._content_type,
             correlation_id=id if ambient is None else ambient.correlation_id,
@@ -123,7 +129,8 @@ class Envelopes:
         route = self._routes.get(id(event))
         if route is None:
             encode = self.codec.encoder(event.type)
-            route = _Route(event, event.name, event.topic, encode, event.key, event.unheard)
+            amqp = event.amqp if event.amqp and event.amqp.exchange is not None else None
+            route = _Route(event, event.name, event.topic, encode, event.key, event.unheard, amqp)
             self._routes[id(event)] = route
         return route
 
@@ -134,6 +141,16 @@ class Envelopes:
             route = _Route(operation, operation.name, operation.topic, encode)
             self._routes[id(operation)] = route
         return route
+
+
+def _addressed(route: _Route, amqp: Amqp, key: str | None, delay: float | None) -> str:
+    """Where among the exchanges of others a message goes."""
+    if delay is not None:
+        raise Misuse(
+            f"event {route.name!r}: delay= is kept by callcast's consumers, and this one is"
+            " published for others: publish it when it is due"
+        )
+    return amqp.header(key)
 
 
 def _terms(sending: Sending) -> tuple[Mapping[str, str], float | None, float | None]:

@@ -12,7 +12,7 @@ from concurrent.futures import Executor
 from msgspec import Struct
 
 from callcast.core.context import AMBIENT, Context
-from callcast.core.contract import Operation
+from callcast.core.contract import Event, Operation
 from callcast.core.errors import Misuse
 from callcast.core.work import Work
 from callcast.runtime.callables import Nature, discard, inmost, is_unfinished, nature
@@ -101,6 +101,13 @@ def _extras(handler: Handler) -> Sequence[tuple[str, object]]:
 
 
 def _check_transaction(handler: Handler, name: str, *, has_database: bool) -> None:
+    amqp = handler.contract.amqp if isinstance(handler.contract, Event) else None
+    if amqp is not None and amqp.queue and not amqp.identify:
+        raise Misuse(
+            f"{handler.where}: parameter {name!r} asks for a Transaction, and messages of the queue"
+            f" {amqp.queue!r} need not have an id to be known again by: say"
+            " Amqp(identify='message_id'), the name of a header, or a function"
+        )
     if not has_database:
         service = handler.group.partition(".")[0]
         raise Misuse(

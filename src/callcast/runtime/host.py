@@ -9,6 +9,9 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from importlib.metadata import version
 
+from msgspec.structs import replace
+
+from callcast.core.amqp import id_of
 from callcast.core.context import Context
 from callcast.core.contract import Event, Operation
 from callcast.core.errors import Misuse
@@ -23,6 +26,7 @@ from callcast.runtime.dead_count import Counted
 from callcast.runtime.envelope import REPLY_TO
 from callcast.runtime.handlers import Bound, Injection, bind, wants_transaction
 from callcast.runtime.house import House
+from callcast.runtime.identify import Identify
 from callcast.runtime.inbox import Inbox
 from callcast.runtime.outbox_consumer import OutboxSettings
 from callcast.runtime.relay import Relay
@@ -114,6 +118,7 @@ class Host:
             house.send,
             ports=house.ports,
             ensure=house.broker.ensure,
+            binds=house.broker.traits.binds,
         )
         outbox = OutboxSettings(retention=house.settings.outbox_retention)
         self._relay = relay.worker(house.tasks, settings=outbox, leases=house.leases)
@@ -196,7 +201,11 @@ class Host:
         if units is None or not bound.takes_transaction:
             return broker
 
+        identify = _identify(handler)
+
         async def is_handled(message: Message) -> bool:
+            if identify:
+                message = replace(message, id=id_of(identify, message))
             return await units.inbox.knows(units.database, arrival_of(message, handler.group))
 
         return Counted(broker, self._house.ports.clock, is_handled)
@@ -217,6 +226,7 @@ class Host:
             decode=house.codec.decoder(form),
             timeout=handler.timeout,
             inbox=self._inbox(handler) if bound.takes_transaction else None,
+            identify=Identify(identify) if (identify := _identify(handler)) else None,
         )
         layers: list[Layer[Outcome]] = recipes.consume(parts, house.ports)
         if isinstance(contract, Operation):
@@ -270,6 +280,14 @@ def is_consumed(handler: Handler) -> bool:
     """Whether messages come to it: events always, operations when they may be cast."""
     contract = handler.contract
     return isinstance(contract, Event) or contract.idempotent or contract.once
+
+
+def _identify(handler: Handler) -> str | Callable[[Message], str]:
+    """Where the ids of its messages are, if they are others'."""
+    contract = handler.contract
+    if not isinstance(contract, Event) or contract.amqp is None or not contract.amqp.queue:
+        return ""
+    return contract.amqp.identify
 
 
 def _answering(bound: Bound) -> Callable[[Work], Awaitable[object]]:

@@ -55,6 +55,8 @@ class Consuming:
     timeout: float = 300.0
     """Seconds for one delivery, immediate repeats included."""
     inbox: Layer[Outcome] | None = None
+    identify: Layer[Outcome] | None = None
+    """Finds the ids of messages that others wrote."""
 
 
 def call(
@@ -107,6 +109,7 @@ def consume(parts: Consuming, ports: Ports) -> list[Layer[Outcome]]:
         *observed(ports),
         Recover(recovery, parts.origin, clock=clock, dice=ports.dice),
         Expire(clock),
+        parts.identify,
         Validate(parts.type, parts.decode),
         Repeat(recovery, clock=clock, timeout=parts.timeout),
         parts.inbox,

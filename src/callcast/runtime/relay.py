@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from msgspec import Struct
 
+from callcast.core.amqp import TO
 from callcast.core.errors import CircuitOpen, Misuse
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Dead, Later, Outcome, Release
@@ -47,7 +48,14 @@ class Relay:
     """
 
     def __init__(
-        self, units: Units, service: str, publish: Publish, *, ports: Ports, ensure: Ensure
+        self,
+        units: Units,
+        service: str,
+        publish: Publish,
+        *,
+        ports: Ports,
+        ensure: Ensure,
+        binds: bool = False,
     ) -> None:
         self._units = units
         self._service = service
@@ -55,6 +63,8 @@ class Relay:
         self._ensure = ensure
         self._ports = ports
         self._reach = ports.failpoints
+        self._binds = binds
+        """An exchange that others made is left as it is (`Traits.binds`)."""
         self._known: set[str] = set()
         """Topics that exist; bounded by the contracts of the services on this database."""
 
@@ -113,7 +123,7 @@ class Relay:
 
     async def _make_sure(self, message: Message) -> None:
         """A topic is made on first use; so is the queue of a cast whose service never ran."""
-        if message.topic in self._known:
+        if message.topic in self._known or (self._binds and TO in message.headers):
             return
         service = message.headers.get(SERVICE)
         sources = () if service is None else (Source(message.topic, service),)

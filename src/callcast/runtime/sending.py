@@ -64,12 +64,22 @@ class Sender:
         await self.send(message, until=until)
 
     async def _prepare(self, contract: Event[Any] | Operation[Any, Any]) -> None:
-        """Make the topic exist; for a cast also its service's queue, though it has never run."""
+        """Make the topic exist; for a cast also its service's queue, though it has never run.
+
+        An exchange that others made is left as it is.
+        """
+        if isinstance(contract, Event) and self._is_bound(contract):
+            self._known[id(contract)] = contract
+            return
         sources: Sequence[Source] = ()
         if isinstance(contract, Operation):
             sources = (Source(contract.topic, contract.service),)
         await self._broker.ensure([contract.topic], sources)
         self._known[id(contract)] = contract
+
+    def _is_bound(self, event: Event[Any]) -> bool:
+        amqp = event.amqp
+        return amqp is not None and amqp.exchange is not None and self._broker.traits.binds
 
     def send(self, message: Message, *, until: float = inf) -> Awaitable[object]:
         """Send one message; returns when it is durable.

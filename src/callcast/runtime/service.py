@@ -44,8 +44,12 @@ class Handler:
     @property
     def source(self) -> Source:
         """What must exist at the broker for it; from the contract and the group alone."""
-        ordered = isinstance(self.contract, Event) and self.contract.key is not None
-        return Source(self.contract.topic, self.group, ordered=ordered, start=self.start)
+        contract = self.contract
+        if not isinstance(contract, Event):
+            return Source(contract.topic, self.group, start=self.start)
+        bound = None if contract.amqp is None else contract.amqp.bound(contract.name)
+        ordered = contract.key is not None
+        return Source(contract.topic, self.group, ordered=ordered, start=self.start, bound=bound)
 
 
 class Service:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from collections import namedtuple
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from operator_parts import on_broker
 
-from callcast import Bus, Event, Service
+from callcast import Bus, Event, Message, Service
 from callcast.cli import checks
 from callcast.cli.app import main
 from callcast.core.errors import Refused
+from callcast.ports.broker import Broker, Pauses, Source, need
 
 TICK = Event("shop.tick", int)
 
@@ -61,6 +64,39 @@ def test_findings_are_lines_with_a_fix(url: str) -> None:
     lines = run().stdout.splitlines()
     at = lines.index("warn  dead letters: 1 in shop.tick/shop")
     assert lines[at + 1] == "      fix: callcast dlq ls"
+
+
+DAY = 86_400.0
+
+
+def waiting(at: str, wall: float, *, paused: bool = False) -> None:
+    """A message that was published then and that nobody has looked at, of a group `late`."""
+
+    async def publish(broker: Broker) -> None:
+        source = Source("shop.late", "late")
+        await broker.ensure([source.topic], [source])
+        await broker.publish([Message("m", "tests", source.topic, source.topic, b"1", time=wall)])
+        if paused:
+            await need(broker, Pauses).pause(source)
+
+    on_broker(at, publish)
+
+
+def test_a_group_without_a_worker_for_a_day_is_an_alarm(url: str) -> None:
+    waiting(url, time.time() - 25 * 3_600)
+    result = run("-o", "json")
+    assert result.exit_code == 1
+    finding = found(result)["groups"]
+    assert finding["level"] == "fail"
+    assert finding["detail"] == ("shop.late/late has had a message wait for 25 h: it has no worker")
+    assert "callcast topology retire late" in finding["fix"]
+
+
+@pytest.mark.parametrize(("age", "paused"), [(DAY - 60.0, False), (2 * DAY, True)])
+def test_a_group_that_is_paused_or_late_by_less_is_none(url: str, age: float, paused: bool) -> None:
+    waiting(url, time.time() - age, paused=paused)
+    result = run("-o", "json")
+    assert "groups" not in found(result)
 
 
 def test_a_broker_file_that_is_not_there_is_a_failure(

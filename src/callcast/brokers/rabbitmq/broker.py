@@ -29,6 +29,7 @@ TRAITS = Traits(
     durable_settle=False,  # AMQP confirms publishes, not acknowledgements
     keeps_unhandled=False,  # a group's queue holds its own messages; only a log is for all
     release_costs="nothing here; a note in a stream when it goes back to the broker",
+    binds=True,
     collapses_letters=False,  # a queue cannot be asked whether it has a message already
 )
 
@@ -97,6 +98,8 @@ class RabbitBroker:
             intake = self._intakes.get((str(source), part))
             if intake is None:
                 there = await self._run(lambda: house.topology.find(source))
+                if source.bound is not None:
+                    there = replace(there, bound=source.bound)  # what may change, as it is now
                 intake = Intake(house, there, part, prefetch=prefetch)
                 await self._run(intake.start)
                 self._intakes[str(source), part] = intake

@@ -16,6 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from msgspec.structs import asdict
+
+from callcast.core.amqp import Bound
 from callcast.ports.broker import Source
 
 
@@ -54,7 +57,14 @@ class Catalog:
     def _apply(self, record: Mapping[str, Any]) -> None:
         made, retired = record.get("made"), record.get("retired")
         if made:
-            source = Source(made["topic"], made["group"], made["ordered"], made["lanes"])
+            bound = made.get("bound")
+            source = Source(
+                made["topic"],
+                made["group"],
+                made["ordered"],
+                made["lanes"],
+                bound=None if bound is None else Bound(**bound),
+            )
             self._groups.setdefault((source.topic, source.group), source)
         elif retired:
             self._groups.pop((retired["topic"], retired["group"]), None)
@@ -76,8 +86,11 @@ class Catalog:
         """In what a group that is there differs from what is wanted, a sentence each."""
         there = self.find(source.topic, source.group)
         if there is None:
-            return []
-        facts: list[tuple[str, int, int]] = [("ordered", there.ordered, source.ordered)]
+            return self._shared(source)
+        facts: list[tuple[str, object, object]] = [
+            ("ordered", there.ordered, source.ordered),
+            ("queue", _queue(there), _queue(source)),
+        ]
         if there.ordered and source.ordered:
             facts.append(("lanes", there.lanes, source.lanes))
         return [
@@ -85,6 +98,15 @@ class Catalog:
             " retire it, or mend the contract"
             for name, is_so, wanted in facts
             if is_so != wanted
+        ]
+
+    def _shared(self, source: Source) -> list[str]:
+        """A queue of others has one group: two would take each other's messages."""
+        return [
+            f"group {source}: queue {each.bound.queue!r} is consumed by group {each} already; bind"
+            " a queue of its own to their exchange"
+            for each in self._groups.values()
+            if each.bound is not None and _queue(each) == _queue(source)
         ]
 
 
@@ -99,9 +121,14 @@ def retired(source: Source) -> dict[str, Any]:
 
 
 def _terms(source: Source) -> dict[str, Any]:
-    return {
+    terms = {
         "topic": source.topic,
         "group": source.group,
         "ordered": source.ordered,
         "lanes": source.lanes,
     }
+    return terms if source.bound is None else {**terms, "bound": asdict(source.bound)}
+
+
+def _queue(source: Source) -> str | None:
+    return None if source.bound is None else source.bound.queue

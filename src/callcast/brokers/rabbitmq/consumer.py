@@ -11,7 +11,8 @@ from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.intake import Intake
 from callcast.brokers.rabbitmq.thread import Stopped
 from callcast.core.errors import CallcastError, Misuse
-from callcast.core.outcome import Outcome
+from callcast.core.outcome import Outcome, Release
+from callcast.policies.shelves import SUSPECT_CRASHES
 from callcast.ports.broker import Delivery, Unsettled
 
 
@@ -57,7 +58,8 @@ class RabbitConsumer:
     async def fetch(self, limit: int, wait: float) -> Sequence[Delivery]:
         """Hand over up to `limit` deliveries; waits for the first only.
 
-        No `await` stands between taking and returning: a cancelled fetch has taken nothing.
+        No `await` stands between taking and returning: a cancelled fetch has taken nothing. (Where
+        it must, before a suspect of an ordered group, what was taken is put back.)
         Raises `Unavailable` when the broker is away.
         """
         self._check_process()
@@ -73,7 +75,7 @@ class RabbitConsumer:
                     taken = desk.take(self._hand, limit, now)
                     due = desk.next_due
                 if taken:
-                    return taken
+                    return await self._alone(taken) if intake.is_ordered else taken
                 if intake.trouble is not None:
                     raise intake.trouble
                 if now >= end:
@@ -90,6 +92,28 @@ class RabbitConsumer:
                 intake.fetching -= 1
                 intake.last_fetch = clock.now()
         return ()
+
+    async def _alone(self, taken: Sequence[Delivery]) -> Sequence[Delivery]:
+        """The same, or the first suspect in it alone: its neighbours must not pay for it."""
+        suspect = next((one for one in taken if one.crashes >= SUSPECT_CRASHES), None)
+        if suspect is None:
+            return taken
+        self._put_back([one for one in taken if one is not suspect])
+        lease = suspect.handle
+        assert isinstance(lease, Lease)  # noqa: S101 - the desk's own
+        try:
+            await self._house.thread.run(lambda: self._intake.set_apart(lease.entry))
+        except Stopped:
+            return ()
+        except BaseException:
+            self._put_back([suspect])
+            raise
+        return [suspect]
+
+    def _put_back(self, deliveries: Sequence[Delivery]) -> None:
+        with self._intake.lock:
+            verdicts = [(one, Release()) for one in deliveries]
+            self._intake.desk.settle(self._hand, verdicts, self._clock.now())
 
     async def settle(self, verdicts: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Carry out all verdicts; raises `Unsettled`, the rest being settled.

@@ -17,7 +17,11 @@ process that dies gives back all that it had by its connection's end.
 | out       | its lease ends, ordered           | waiting, in its place               | + 1     |
 | out       | its consumer closes               | waiting                             |         |
 | waiting   | `give_back`                       | broker, pardoned                    |         |
-| any       | `void`: the channel is lost       | broker, which counts it             |         |
+| out       | `void`, ordered                   | broker, which counts it             |         |
+| out       | `void`, unordered                 | orphaned; the broker has it too     |         |
+| orphaned  | `adopt`: it comes back here       | out, on the same lease              |         |
+| orphaned  | any verdict, its lease ends       | broker: it comes as a new one       |         |
+| waiting   | `void`: the channel is lost       | broker, which counts it             |         |
 """
 
 from __future__ import annotations
@@ -30,7 +34,7 @@ from typing import TypeAlias
 
 from msgspec import Struct
 
-from callcast.brokers.rabbitmq.wire import Arrived
+from callcast.brokers.rabbitmq.wire import Arrived, Raw
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release, noted
 from callcast.policies.shelves import SUSPECT_CRASHES, Entry, Lanes, Owner, Pile, Shelf
 from callcast.ports.broker import Delivery
@@ -51,6 +55,7 @@ class Held(Entry, kw_only=True, eq=False, gc=False):
     """How often the queue has had it back."""
     published: float = 0.0
     """Wall clock."""
+    raw: Raw | None = None
     held_since: float = 0.0
     """Ordered: when it first became `Later` here."""
 
@@ -103,6 +108,7 @@ class Desk:
         self._tokens = itertools.count(1)
         self._hands: list[Hand] = []
         self._here: dict[int, Held] = {}  # all that waits or is out, by number; oldest first
+        self._orphans: dict[tuple[str, str, str], tuple[Hand, Lease]] = {}  # by queue, source, id
 
     # What comes and goes at the broker's side
 
@@ -122,6 +128,7 @@ class Desk:
             generation=stub.generation,
             count=arrived.count,
             published=arrived.published,
+            raw=arrived.raw,
         )
         if stub.crashes >= SUSPECT_CRASHES and self._lanes is None and stub.due <= now:
             self._shelf.put_back(entry, now)  # suspects go last
@@ -129,13 +136,40 @@ class Desk:
             self._shelf.add(entry, now)
 
     def void(self) -> None:
-        """Forget everything: the channel is lost, and the broker has all of it back."""
+        """Forget everything: the channel is lost, and the broker has all of it back.
+
+        What handlers still run comes back soon, most often to this process: see `adopt`.
+        """
+        self._orphans.clear()
         for hand in self._hands:
+            if self._lanes is None:
+                out = hand.leases.values()
+                self._orphans.update((_name(one.entry), (hand, one)) for one in out)
             hand.leases.clear()
             hand.heads.clear()
             hand.check_at = math.inf
         self._here.clear()
         self._clear_shelf()
+
+    def adopt(self, arrived: Arrived, stub: Stub, now: float) -> bool:
+        """Whether this came back while its handler runs here: then it is not run a second time.
+
+        A channel that ends under a slow handler (the consumer timeout, a lost connection) would
+        otherwise start it again and again.
+        """
+        message = arrived.message
+        name = (stub.queue, message.source, message.id)
+        if not self._orphans or not message.id or name not in self._orphans:
+            return False
+        hand, lease = self._orphans.pop(name)
+        if lease.until <= now or hand not in self._hands:
+            return False
+        entry = lease.entry
+        entry.tag, entry.generation, entry.count = stub.tag, stub.generation, arrived.count
+        self._here[entry.seq] = entry
+        hand.leases[lease.token] = lease
+        hand.check_at = min(hand.check_at, lease.until)
+        return True
 
     def give_back(self) -> list[Held]:
         """Let go of all that waits, to the broker; what is out stays out.
@@ -196,6 +230,7 @@ class Desk:
         for delivery, outcome in verdicts:
             lease = delivery.handle
             if not isinstance(lease, Lease) or hand.leases.pop(lease.token, None) is not lease:
+                self._disown(lease)
                 result.lost.append(delivery)
             elif isinstance(outcome, Done):
                 self._finish(lease.entry, now)
@@ -287,6 +322,13 @@ class Desk:
 
     # Inside
 
+    def _disown(self, lease: object) -> None:
+        """Its handler has ended: what comes back is to be run again."""
+        if self._orphans and isinstance(lease, Lease):
+            name = _name(lease.entry)
+            if name in self._orphans and self._orphans[name][1] is lease:
+                del self._orphans[name]
+
     def _clear_shelf(self) -> None:
         self._lanes = None if self._lanes is None else Lanes(itertools.count())
         self._shelf = Pile() if self._lanes is None else self._lanes
@@ -322,6 +364,10 @@ class Desk:
         if entry.seq in self._here:
             self._shelf.put_back(entry, now)
             self._shelf.ended(entry, now)
+
+
+def _name(entry: Held) -> tuple[str, str, str]:
+    return (entry.queue, entry.message.source, entry.message.id)
 
 
 class Stub(Struct, frozen=True, gc=False):

@@ -54,6 +54,11 @@ def of_refusal(error: ChannelLost, what: str, endpoint: Endpoint) -> CallcastErr
             f"RabbitMQ at {endpoint} did not let {endpoint.user!r} {what}: {error.text}; grant it"
             f" with: rabbitmqctl set_permissions -p {endpoint.vhost} {endpoint.user} '.*' '.*' '.*'"
         )
+    if error.code == DIFFERENT and "timed out" in error.text:
+        return Unavailable(
+            f"RabbitMQ at {endpoint} took back what ran here for longer than its consumer timeout:"
+            f" {error.text}; shorten the handler, or raise consumer_timeout there"
+        )
     if error.code in {DIFFERENT, LOCKED}:
         return Misuse(
             f"RabbitMQ at {endpoint} has it otherwise and would not {what}: {error.text}; move its"

@@ -9,6 +9,7 @@ from typing import Any
 
 from callcast.brokers.rabbitmq.address import Endpoint, Options
 from callcast.brokers.rabbitmq.catalog import Catalog
+from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.link import Link
 from callcast.brokers.rabbitmq.names import (
     CATALOG,
@@ -22,7 +23,7 @@ from callcast.brokers.rabbitmq.sender import Sender
 from callcast.brokers.rabbitmq.tape import Roll, Tape
 from callcast.brokers.rabbitmq.thread import LoopThread
 from callcast.brokers.rabbitmq.topology import Topology
-from callcast.core.errors import Misuse, Unavailable
+from callcast.core.errors import CallcastError, Misuse, Unavailable
 from callcast.ports.clock import Clock
 
 
@@ -58,6 +59,15 @@ class House:
         """Write down returns that are about to happen and are no crash; durable on return."""
         if records:
             await self._tape.add(records)
+            for record in records:
+                self.pardons.fold(record, -1)  # known here before it is read
+
+    async def forgive_if_possible(self, records: Sequence[dict[str, Any]]) -> None:
+        """The same for returns that have happened: without it these run alone the next time."""
+        try:
+            await self.forgive(records)
+        except (CallcastError, ChannelLost):
+            return
 
     async def hear_pardons(self) -> None:
         """Read what others wrote down; without it every return counts as a crash."""

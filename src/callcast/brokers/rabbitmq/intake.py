@@ -19,17 +19,16 @@ from collections.abc import Callable, Sequence
 
 from pika import BasicProperties, spec
 
-from callcast.brokers.rabbitmq import copies, spread
+from callcast.brokers.rabbitmq import copies, foreign, spread
 from callcast.brokers.rabbitmq.acks import Acks
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.desk import Desk, Hand, Held, Move, Stub
 from callcast.brokers.rabbitmq.faults import NOT_FOUND, ChannelLost
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import Return, records
+from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Port, close_quietly
 from callcast.brokers.rabbitmq.sorter import Sorter
-from callcast.brokers.rabbitmq.wire import Frame, read
 from callcast.core.errors import CallcastError, Misuse
 from callcast.ports.broker import Delivery, Part, Source
 
@@ -84,6 +83,11 @@ class Intake:
         if self.part is Part.DEAD:
             return (self.names.dead,)
         return (*self.names.work, self.names.suspects)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether its messages have lanes."""
+        return self._is_ordered
 
     @property
     def is_suspended(self) -> bool:
@@ -217,11 +221,18 @@ class Intake:
         """Give back without a fault: pardoned first."""
         if not entries:
             return
-        returns = [
-            Return(one.queue, one.message.source, one.message.id, one.count) for one in entries
-        ]
+        returns = [back(one.queue, one.message, one.count) for one in entries]
         await self._house.forgive(records(returns))
         self._give_back([one.tag for one in entries if one.generation == self._generation])
+
+    async def set_apart(self, suspect: Held) -> None:
+        """Before a suspect of an ordered group runs alone: a crash is to be its own only."""
+        self._take_in()
+        with self.lock:
+            others = [one for one in self.desk.held if one is not suspect]
+        away = [back(one.queue, one.message, one.count) for one in (suspect, *others)]
+        said = self._house.pardons.apart(away[0], [*away[1:], *self._sorter.returns])
+        await self._house.forgive(said)
 
     # Losses
 
@@ -269,15 +280,19 @@ class Intake:
 
     def _take_in(self) -> None:
         coming, self._coming = self._coming, []
-        now, topic, generation = self._house.clock.now(), self._source.topic, self._generation
+        now, source, generation = self._house.clock.now(), self._source, self._generation
         sorter = self._sorter if self.part is Part.READY else None
+        adopted: list[Return] = []
         with self.lock:
             for method, properties, body, queue in coming:
-                frame = Frame(topic, properties.content_type, float(properties.timestamp or 0))
-                arrived = read(properties.headers or {}, body, frame)
+                arrived = foreign.read(source, (method, properties, body))
                 stub = Stub(method.delivery_tag or 0, queue, generation, arrived.crashes)
-                if sorter is None or not sorter.takes(stub, arrived):
+                if method.redelivered and self.desk.adopt(arrived, stub, now):
+                    adopted.append(back(queue, arrived.message, arrived.count - 1))
+                elif sorter is None or not sorter.takes(stub, arrived):
                     self.desk.arrive(arrived, stub, now)
+        if adopted:
+            self._house.thread.begin(self._house.forgive_if_possible(records(adopted)))
         self.wake()
 
     # Verdicts
@@ -327,7 +342,7 @@ class Intake:
     def _give_back(self, tags: Sequence[int]) -> None:
         if self._port is not None:
             for tag in tags:
-                self._port.nack(tag)
+                self._port.give_back(tag, is_bound=self._source.bound is not None)
             self._acks.returned(tags)
 
     def _acknowledge(self, tags: Sequence[int]) -> None:

@@ -14,15 +14,16 @@ from typing import NamedTuple
 from msgspec import Struct
 from pika import BasicProperties, spec
 
+from callcast.brokers.rabbitmq import foreign
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.desk import Held
 from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.intake import Intake
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import Return, records
+from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Counts, Got, Letter, Port, close_quietly
-from callcast.brokers.rabbitmq.wire import Arrived, Frame, read
+from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import Misuse, Unavailable
 from callcast.core.message import Message
 from callcast.ports.broker import Glimpse, Lag, Part, Source
@@ -31,6 +32,8 @@ SINGLE_WAIT = 1.0
 """Seconds for what is said to be ready."""
 BROWSE_MAX = 10_000
 """Messages of a queue that one look goes through."""
+BACK_LOOKS, BACK_PAUSE = 20, 0.01
+"""How often, and with how many seconds between, it is asked whether what was looked at is back."""
 
 
 class Page(Struct, frozen=True):
@@ -185,21 +188,14 @@ async def _peek(house: House, names: Names, queue: str, *, most: int) -> list[Se
         taken = [
             (
                 method.delivery_tag or 0,
-                read(
-                    properties.headers or {},
-                    body,
-                    Frame(
-                        names.source.topic,
-                        properties.content_type,
-                        float(properties.timestamp or 0),
-                    ),
-                ),
+                foreign.read(names.source, (method, properties, body)),
             )
             for method, properties, body in await take(port, queue, most)
         ]
         await house.forgive(records(_returns(names, queue, taken)))
         for tag, _ in taken:
-            port.nack(tag)
+            port.give_back(tag, is_bound=names.source.bound is not None)
+        await _are_back(house, port, queue, count=len(taken))
     except ChannelLost as error:
         raise house.topology.refused(error, f"look into {queue!r}") from error
     finally:
@@ -215,6 +211,15 @@ async def _peek(house: House, names: Names, queue: str, *, most: int) -> list[Se
         )
         for _, one in taken
     ]
+
+
+async def _are_back(house: House, port: Port, queue: str, *, count: int) -> None:
+    """Wait until what was given back counts again, so that a look takes it from nobody's sight."""
+    for _ in range(BACK_LOOKS if count else 0):
+        there = await port.look(queue)
+        if there.consumers or there.ready >= count:
+            return
+        await house.nap(BACK_PAUSE)
 
 
 async def _take(port: Port, queue: str, most: int) -> list[Got]:
@@ -257,7 +262,7 @@ def _returns(names: Names, queue: str, taken: Sequence[tuple[int, Arrived]]) -> 
     """What must be pardoned; in other queues nobody asks how often a message was back."""
     if queue not in names.work and queue != names.suspects:
         return []
-    return [Return(queue, one.message.source, one.message.id, one.count) for _, one in taken]
+    return [back(queue, one.message, one.count) for _, one in taken]
 
 
 class Seen(NamedTuple):

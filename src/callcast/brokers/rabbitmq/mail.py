@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from callcast.brokers.rabbitmq import foreign
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.faults import ACCESS_REFUSED, NOT_FOUND, ChannelLost
 from callcast.brokers.rabbitmq.house import House
@@ -11,6 +12,7 @@ from callcast.brokers.rabbitmq.names import routing_key
 from callcast.brokers.rabbitmq.port import Letter, letter
 from callcast.brokers.rabbitmq.sender import Answer
 from callcast.brokers.rabbitmq.wire import PUBLISHED, headers_of
+from callcast.core.amqp import TO, address_of
 from callcast.core.errors import CallcastError, NotSent, Unanswered, Unpublished
 from callcast.core.message import Message
 from callcast.ports.broker import Traits
@@ -69,6 +71,8 @@ async def _is_heard(house: House, message: Message, *, keeps: bool) -> bool:
     """
     if message.group is not None:
         return await house.topology.known(message.topic, message.group) is not None
+    if TO in message.headers:
+        return True
     if message.unheard or not keeps or house.topology.has_hearers(message.topic):
         return True
     await house.topology.refresh()
@@ -76,6 +80,9 @@ async def _is_heard(house: House, message: Message, *, keeps: bool) -> bool:
 
 
 def _letter(house: House, message: Message, wall: float, *, keeps: bool) -> Letter:
+    to = None if message.group is not None else address_of(message.headers)
+    if to is not None:
+        return foreign.plain(message, to, wall)
     table = headers_of(message)
     if keeps:
         table[PUBLISHED] = repr(wall)
@@ -100,10 +107,15 @@ def _meaning(house: House, message: Message, answer: Answer) -> NotSent | Unansw
 
 
 def _of_loss(house: House, message: Message, error: ChannelLost) -> NotSent | Unanswered | None:
-    if error.code == NOT_FOUND and f"'{message.topic}'" in error.text:
+    to = address_of(message.headers) if message.group is None else None
+    exchange = message.topic if to is None else to.exchange
+    if error.code == NOT_FOUND and f"'{exchange}'" in error.text:
+        if to is not None:
+            detail = f"there is no exchange {exchange!r}: have it made, or check the name"
+            return _not_sent(message, detail, None)
         return None if message.unheard else _not_sent(message, _nobody(message), None)
-    if error.code == ACCESS_REFUSED and f"'{message.topic}'" in error.text:
-        refusal = house.topology.refused(error, f"publish to {message.topic!r}")
+    if error.code == ACCESS_REFUSED and f"'{exchange}'" in error.text:
+        refusal = house.topology.refused(error, f"publish to {exchange!r}")
         return _not_sent(message, str(refusal), refusal)
     return _unanswered(message, str(error), error)
 
@@ -111,6 +123,12 @@ def _of_loss(house: House, message: Message, error: ChannelLost) -> NotSent | Un
 def _nobody(message: Message) -> str:
     if message.group is not None:
         return f"there is no group {message.topic}/{message.group}"
+    to = address_of(message.headers)
+    if to is not None:
+        return (
+            f"no queue is bound to exchange {to.exchange!r} for routing key {to.routing_key!r}:"
+            " check both, or say unheard=True on the event"
+        )
     return (
         f"no group has ever subscribed to {message.topic!r}: check the name, start a service that"
         " listens, or say unheard=True on the event"

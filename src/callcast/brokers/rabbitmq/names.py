@@ -2,7 +2,7 @@
 
 | of topic ``orders.placed``, group ``billing`` | its name                                     |
 |-----------------------------------------------|----------------------------------------------|
-| its exchange, a direct one                    | ``orders.placed``                            |
+| its exchange, a topic exchange                | ``orders.placed``                            |
 | where the group's messages wait               | ``orders.placed/billing``                    |
 | the same, ordered: one of 16 lanes            | ``orders.placed/billing/7``                  |
 | what has crashed twice                        | ``orders.placed/billing/suspects``           |
@@ -36,6 +36,8 @@ LANES_MAX = 16
 """A routing key is a sixteenth of the hashes of all keys; a lane has one of them, or several."""
 KEYLESS = "all"
 """The routing key of a message without a key."""
+EVERYTHING = "#"
+"""What a queue is bound with that wants all of a topic, whatever its routing key."""
 NAME_MAX_BYTES = 255
 """What AMQP allows a name to be."""
 CATALOG = "callcast/catalog"
@@ -79,6 +81,8 @@ class Names:
         self.work: tuple[str, ...] = (
             tuple(f"{base}/{lane}" for lane in range(source.lanes)) if source.ordered else (base,)
         )
+        if source.bound is not None:
+            self.work = (source.bound.queue,)
         self.suspects: str = f"{base}/suspects"
         self.dead: str = f"{base}/dead"
         self.paused: str = f"{base}/paused"
@@ -87,10 +91,23 @@ class Names:
         """The queue in which a message waits for so many seconds."""
         return f"{self.source}/later/{step}"
 
+    def dead_place(self, routing_key: str) -> tuple[str, str]:
+        """Exchange and routing key of a dead letter that came by this routing key."""
+        bound = self.source.bound
+        if bound is not None and bound.dead_letter_exchange:
+            return (bound.dead_letter_exchange, routing_key)
+        return ("", self.dead)
+
+    @property
+    def own(self) -> Sequence[str]:
+        """What `ensure` declares and `retire` deletes."""
+        auxiliary = (self.suspects, self.dead, self.paused, *self.ladder)
+        return auxiliary if self.source.bound is not None else (*self.work, *auxiliary)
+
     @property
     def all(self) -> Sequence[str]:
-        """What `ensure` declares."""
-        return (*self.work, self.suspects, self.dead, self.paused, *self.ladder)
+        """All queues that its messages may be in."""
+        return self.own if self.source.bound is None else (*self.work, *self.own)
 
     @property
     def ladder(self) -> Sequence[str]:
@@ -99,10 +116,10 @@ class Names:
 
     def bindings(self, queue: str) -> Sequence[str]:
         """The routing keys by which a queue is bound to the exchange of its topic."""
-        if queue not in self.work:
+        if queue not in self.work or self.source.bound is not None:
             return ()
         if not self.source.ordered:
-            return (KEYLESS, *_SHARES)
+            return (EVERYTHING,)
         lane = self.work.index(queue)
         shares = _SHARES[lane :: self.source.lanes]
         return (KEYLESS, *shares) if lane == 0 else tuple(shares)
@@ -149,7 +166,7 @@ def log_arguments(retain: float) -> Arguments:
     return {"x-queue-type": "stream", "x-max-age": f"{max(1, round(retain))}s"}
 
 
-LOG_BINDINGS = (KEYLESS, *_SHARES)
+LOG_BINDINGS = (EVERYTHING,)
 """All that is published to a topic; a redrive or replay goes to its queue and not by here."""
 
 CATALOG_ARGUMENTS: Arguments = {

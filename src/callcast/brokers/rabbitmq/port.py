@@ -70,11 +70,13 @@ class Port:
 
     # Topology
 
-    async def declare(self, queue: str, arguments: Mapping[str, Any]) -> Counts:
+    async def declare(
+        self, queue: str, arguments: Mapping[str, Any], *, is_durable: bool = True
+    ) -> Counts:
         """Make a durable queue, or see that it is there and so."""
         frame = await self._ask(
             lambda done: self._channel.queue_declare(
-                queue, durable=True, arguments=arguments, callback=done
+                queue, durable=is_durable, arguments=arguments, callback=done
             )
         )
         return Counts(frame.method.message_count, frame.method.consumer_count)
@@ -87,11 +89,11 @@ class Port:
         return Counts(frame.method.message_count, frame.method.consumer_count)
 
     async def exchange(self, name: str, *, passive: bool = False) -> None:
-        """Make a durable direct exchange, or see that it is there."""
+        """Make a durable topic exchange, or see that it is there."""
         await self._ask(
             lambda done: self._channel.exchange_declare(
                 name,
-                ExchangeType.direct,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the stubs take the class for its members
+                ExchangeType.topic,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the stubs take the class for its members
                 durable=True,
                 passive=passive,
                 callback=done,
@@ -193,12 +195,19 @@ class Port:
             self._channel.basic_ack(tag, multiple)
 
     def nack(self, tag: int) -> None:
-        """Give back without saying that anything failed."""
+        """Give back to a queue of others: 4.3 does not count that towards the limit it may have."""
         if self.lost is None:
             self._channel.basic_nack(tag, requeue=True)
 
+    def give_back(self, tag: int, *, is_bound: bool) -> None:
+        """Give back what was not handled, to a queue of ours or of others."""
+        if is_bound:
+            self.nack(tag)
+        else:
+            self.reject(tag)
+
     def reject(self, tag: int) -> None:
-        """Give back as failed: every version counts it."""
+        """Give back, counted by every version alike: what is pardoned is what was counted."""
         if self.lost is None:
             self._channel.basic_reject(tag, requeue=True)
 
@@ -252,6 +261,12 @@ def letter(
         timestamp=int(published),
     )
     return Letter(place[0], place[1], message.id, properties, message.body, is_mandatory)
+
+
+def with_headers(one: Letter, more: Mapping[str, Any]) -> Letter:
+    """The same, with these headers too."""
+    one.properties.headers = {**(one.properties.headers or {}), **more}
+    return one
 
 
 async def close_quietly(port: Port) -> None:

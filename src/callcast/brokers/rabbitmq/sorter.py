@@ -6,6 +6,8 @@
 | is not due                                | goes to the next step of the ladder; or, with     |
 |                                           | less than a step left, waits out the rest here    |
 | has crashed twice, unordered              | goes to the suspects, where it runs alone         |
+| has been back to a queue of others that   | the same: there each crash is counted             |
+| does not count, a classic one             |                                                   |
 | comes from the suspects of an ordered one | was late, and goes to its lane                    |
 
 What goes elsewhere is copied there, then acknowledged. While one waits, all that come behind it
@@ -16,7 +18,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from msgspec.structs import replace
 
@@ -26,7 +28,7 @@ from callcast.brokers.rabbitmq.desk import Desk, Stub
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.ladder import STEPS
 from callcast.brokers.rabbitmq.names import Names
-from callcast.brokers.rabbitmq.pardons import Return
+from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Letter
 from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import CallcastError
@@ -59,6 +61,14 @@ class Mouth(Protocol):
         ...
 
 
+class Onward(NamedTuple):
+    """A delivery whose way goes on elsewhere, by this copy."""
+
+    stub: Stub
+    arrived: Arrived
+    letter: Letter
+
+
 class Sorter:
     """Of one intake, on the thread's loop."""
 
@@ -78,6 +88,11 @@ class Sorter:
         """How many have no place yet."""
         return len(self._odd)
 
+    @property
+    def returns(self) -> list[Return]:
+        """What would go back of it."""
+        return [back(stub.queue, one.message, one.count) for stub, one in self._odd]
+
     def clear(self) -> None:
         """The channel is lost: all of it is back at the broker."""
         self._odd.clear()
@@ -85,6 +100,7 @@ class Sorter:
     def takes(self, stub: Stub, arrived: Arrived) -> bool:
         """Whether this one is for here; then its place is found soon."""
         is_odd = arrived.count or arrived.due or stub.queue == self._names.suspects
+        is_odd = is_odd or arrived.is_uncounted
         if not (is_odd or self._odd):
             return False
         self._odd.append((stub, arrived))
@@ -108,8 +124,8 @@ class Sorter:
         finally:
             self._is_sorting = False
 
-    def _place(self, odd: Sequence[tuple[Stub, Arrived]]) -> list[tuple[Stub, Letter]]:
-        moves: list[tuple[Stub, Letter]] = []
+    def _place(self, odd: Sequence[tuple[Stub, Arrived]]) -> list[Onward]:
+        moves: list[Onward] = []
         now, wall = self._house.clock.now(), self._house.clock.wall()
         desk = self._mouth.desk
         with self._mouth.lock:
@@ -126,15 +142,14 @@ class Sorter:
                     due = now + left if left else 0.0
                     desk.arrive(arrived, replace(stub, crashes=crashes, due=due), now)
                 else:
-                    moves.append((stub, letter))
+                    moves.append(Onward(stub, arrived, letter))
         return moves
 
     def _crashes(self, stub: Stub, arrived: Arrived) -> int:
         if not arrived.count:
             return 0
-        message = arrived.message
-        back = Return(stub.queue, message.source, message.id, arrived.count)
-        return self._house.pardons.crashes(back)
+        returned = back(stub.queue, arrived.message, arrived.count)
+        return self._house.pardons.crashes(returned)
 
     def _elsewhere(
         self, stub: Stub, arrived: Arrived, *, crashes: int, left: float
@@ -145,23 +160,28 @@ class Sorter:
         is_suspect = stub.queue == self._names.suspects
         if self._is_ordered:
             return copies.of_late(self._names, arrived) if is_suspect else None
+        if arrived.is_uncounted and not is_suspect:
+            return copies.of_suspect(self._names, arrived, max(1, crashes))
         if crashes >= SUSPECT_CRASHES and not is_suspect:
             return copies.of_suspect(self._names, arrived, crashes)
         return None
 
-    async def _send_on(self, moves: Sequence[tuple[Stub, Letter]]) -> None:
+    async def _send_on(self, moves: Sequence[Onward]) -> None:
         if not moves:
             return
         try:
-            answers = await self._house.sender.send([letter for _, letter in moves])
+            answers = await self._house.sender.send([move.letter for move in moves])
         except CallcastError:
             answers = [Fate.UNKNOWN] * len(moves)
         ended = [
-            (stub, answer is Fate.CONFIRMED)
-            for (stub, _), answer in zip(moves, answers, strict=True)
+            (move, answer is Fate.CONFIRMED) for move, answer in zip(moves, answers, strict=True)
         ]
-        back = [stub for stub, is_safe in ended if not is_safe]
-        self._mouth.dismiss([stub for stub, is_safe in ended if is_safe], [])
-        if back:
+        self._mouth.dismiss([move.stub for move, is_safe in ended if is_safe], [])
+        stayed = [move for move, is_safe in ended if not is_safe]
+        if stayed:
+            returns = [
+                back(one.stub.queue, one.arrived.message, one.arrived.count) for one in stayed
+            ]
+            await self._house.forgive_if_possible(records(returns))
             await self._house.nap(PAUSE)
-            self._mouth.dismiss([], back)
+            self._mouth.dismiss([], [one.stub for one in stayed])

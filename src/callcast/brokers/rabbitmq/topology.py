@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TypeVar
 
+from callcast.brokers.rabbitmq import foreign
 from callcast.brokers.rabbitmq.catalog import Catalog, made, retired
 from callcast.brokers.rabbitmq.faults import DIFFERENT, NOT_FOUND, ChannelLost, of_refusal
 from callcast.brokers.rabbitmq.link import Link
@@ -18,6 +19,7 @@ from callcast.brokers.rabbitmq.names import (
 )
 from callcast.brokers.rabbitmq.port import Counts, Port, close_quietly
 from callcast.brokers.rabbitmq.tape import Tape
+from callcast.core.amqp import Bound
 from callcast.core.errors import CallcastError, Misuse
 from callcast.core.message import Message
 from callcast.core.names import checked_name
@@ -28,6 +30,8 @@ R = TypeVar("R")
 
 RECENT = 2.0
 """Seconds for which what was ensured here is taken to be there."""
+ARGUMENTS_MAX = 30
+"""Arguments of a queue that are asked for, one by one."""
 CHANNELS_MAX = 8
 """Queues that are declared side by side: a channel waits for each answer, and a quorum queue takes
 6 ms to make."""
@@ -64,7 +68,10 @@ class Topology:
     async def _ensure(self, topics: Sequence[str], sources: Sequence[Source]) -> list[Source]:
         await self._tape.catch_up()
         self._refuse_others(sources)
-        names = list(dict.fromkeys([*topics, *(source.topic for source in sources)]))
+        names = _made_topics(topics, sources)
+        for source in sources:
+            if source.bound is not None:
+                await self._check_bound(source, source.bound)
         await self.each(names, self._make_topic, "declare topics")
         await self._make_groups(sources)
         new = [one for one in sources if self._catalog.find(one.topic, one.group) is None]
@@ -87,7 +94,7 @@ class Topology:
         """What is missing or otherwise; nothing is made."""
         _check(topics, sources)
         await self._tape.catch_up()
-        names = list(dict.fromkeys([*topics, *(source.topic for source in sources)]))
+        names = _made_topics(topics, sources)
         found = [one for name in names if (one := await self._topic_difference(name))]
         for source in sources:
             found += await self._group_differences(source)
@@ -138,7 +145,7 @@ class Topology:
         counts = await self.counts(names.work)
         if any(count.consumers for count in counts.values()):
             raise Misuse(f"group {source} has workers that run: stop them, then retire it")
-        await self.each(names.all, lambda port, queue: port.delete(queue), f"retire {source}")
+        await self.each(names.own, lambda port, queue: port.delete(queue), f"retire {source}")
         await self._tape.add([retired(source)])
         await self._tape.catch_up()
 
@@ -196,7 +203,7 @@ class Topology:
                 await port.bind(log_name(topic), topic, key)
 
     async def _make_groups(self, sources: Sequence[Source]) -> None:
-        wanted = [(names, queue) for names in map(Names, sources) for queue in names.all]
+        wanted = [(names, queue) for names in map(Names, sources) for queue in names.own]
 
         async def make(port: Port, one: tuple[Names, str]) -> None:
             names, queue = one
@@ -240,21 +247,58 @@ class Topology:
         names = Names(source)
         there = await self.counts(names.all)
         for queue in names.all:
+            if source.bound is not None and queue == source.bound.queue:
+                found += await self._bound_differences(source, source.bound)
+                continue
             if queue not in there:
                 text = f"queue {queue!r} of group {source} is missing"
                 found.append(Difference(name, text, is_missing=True))
                 continue
-            other = await self._otherwise(names, queue)
+            other = await self._refusal(queue, names.arguments(queue))
             if other:
                 text = f"queue {queue!r} of group {source} is otherwise: {other}"
                 found.append(Difference(name, text, is_missing=False))
         return found
 
-    async def _otherwise(self, names: Names, queue: str) -> str:
-        """What the broker says when a queue that is there is declared as it should be."""
+    async def _check_bound(self, source: Source, bound: Bound) -> None:
+        found = await self._bound_differences(source, bound)
+        if found:
+            raise Misuse("; ".join(one.detail for one in found))
+
+    async def _bound_differences(self, source: Source, bound: Bound) -> list[Difference]:
+        """What is wrong with a queue that others made: it is missing, or loses messages."""
+        where = f"queue {bound.queue!r}, which {source} is bound to,"
+        if bound.queue not in await self.counts([bound.queue]):
+            said = f"{where} is not there: callcast makes no queue of others"
+            return [Difference(str(source), said, is_missing=False)]
+        arguments = await self._arguments(bound.queue)
+        wrong = foreign.unusable(arguments)
+        wrong = wrong or ("" if bound.may_drop else foreign.risk(arguments))
+        return [Difference(str(source), f"{where} {wrong}", is_missing=False)] if wrong else []
+
+    async def _arguments(self, queue: str) -> dict[str, str | int]:
+        """What a queue was made with: the broker names each one that a declaration leaves out."""
+        found: dict[str, str | int] = {}
+        is_durable = True
+        for _ in range(ARGUMENTS_MAX):
+            named = foreign.argument_in(await self._refusal(queue, found, is_durable=is_durable))
+            if named is None:
+                break
+            if named.name == "durable":
+                is_durable = named.value == "true"
+            elif named.name in found:
+                break  # it says the same again
+            else:
+                found[named.name] = named.value
+        return found
+
+    async def _refusal(
+        self, queue: str, arguments: Mapping[str, str | int | bool], *, is_durable: bool = True
+    ) -> str:
+        """What the broker says when a queue that is there is declared so; empty: it is so."""
         port = await self._link.channel()
         try:
-            await port.declare(queue, names.arguments(queue))
+            await port.declare(queue, arguments, is_durable=is_durable)
         except ChannelLost as error:
             if error.code != DIFFERENT:
                 raise self.refused(error, f"compare the queue {queue!r}") from error
@@ -262,6 +306,13 @@ class Topology:
         finally:
             await close_quietly(port)
         return ""
+
+
+def _made_topics(topics: Sequence[str], sources: Sequence[Source]) -> list[str]:
+    """Those whose exchange is ours to make."""
+    bound = {source.topic for source in sources if source.bound is not None}
+    wanted = [*topics, *(source.topic for source in sources)]
+    return [one for one in dict.fromkeys(wanted) if one not in bound]
 
 
 def _check(topics: Sequence[str], sources: Sequence[Source]) -> None:

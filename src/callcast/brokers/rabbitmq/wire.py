@@ -9,18 +9,20 @@
 | user's headers                 | headers of their names                                     |
 
 Attributes are read as ``ce-x``, ``cloudEvents_x`` and ``cloudEvents:x``, since RabbitMQ turns the
-properties of AMQP 1.0 clients into headers. What is no text is read as text.
+properties of AMQP 1.0 clients into headers. What is no text is read as text. An event in structured
+mode (``application/cloudevents+json``) is read too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 
 from callcast.core.message import NO_HEADERS, Message
+from callcast.core.structured import is_structured, parse
 
 ROUND = "callcast-round"
 """How many times a message was `Later`."""
@@ -44,7 +46,7 @@ _FIELDS = {
     **{f"{prefix}{name}": name for prefix in _PREFIXES for name in _ATTRIBUTES},
     **{name: name for name in (*_PLAIN, *_OURS)},
 }
-_BROKERS = frozenset(
+BROKERS = frozenset(
     {
         *("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"),
         *("x-last-death-exchange", "x-last-death-queue", "x-last-death-reason"),
@@ -52,6 +54,14 @@ _BROKERS = frozenset(
     }
 )
 """Headers that the broker writes: no message's own."""
+
+
+class Raw(NamedTuple):
+    """The broker's side of a message that others wrote."""
+
+    exchange: str
+    routing_key: str
+    properties: object
 
 
 class Arrived(Struct, frozen=True, gc=False):
@@ -65,6 +75,10 @@ class Arrived(Struct, frozen=True, gc=False):
     count: int = 0
     """How often the queue has had it back."""
     published: float = 0.0
+    raw: Raw | None = None
+    """As it came, of what others wrote: its copies are to be like it."""
+    is_uncounted: bool = False
+    """It was back in its queue, which does not say how often: a classic one."""
 
 
 class Frame(NamedTuple):
@@ -105,12 +119,16 @@ def headers_of(message: Message, way: Way = FRESH) -> dict[str, str | float | in
     if message.headers:
         own = message.headers.items()
         table.update((name, value) for name, value in own if name not in _FIELDS)
-    _add_way(table, way)
+    add_way(table, way)
     return table
 
 
 def read(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived:
     """The message of these headers; without ``ce-id`` its id is empty: no callcast wrote it."""
+    if is_structured(frame.content_type) and (event := parse(body)) is not None:
+        named = {f"ce-{name}": text for name, text in event.attributes.items()}
+        frame = frame._replace(content_type=event.content_type)
+        return _read_any({**headers, **named}, event.data, frame)
     return _read_usual(headers, body, frame) or _read_any(headers, body, frame)
 
 
@@ -146,7 +164,7 @@ def _read_any(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arriv
         field = _FIELDS.get(name)
         if field is not None:
             found[field] = _text(value)
-        elif name not in _BROKERS:
+        elif name not in BROKERS:
             own[name] = _text(value)
     get = found.get
     message = Message(
@@ -223,7 +241,8 @@ def _add_rare(table: dict[str, str | float | int], message: Message) -> None:
         table[DELIVER_AT] = repr(message.deliver_at)
 
 
-def _add_way(table: dict[str, str | float | int], way: Way) -> None:
+def add_way(table: dict[str, Any], way: Way) -> None:
+    """Write down what is said about a message's way."""
     if way is FRESH:
         return
     if way.round:

@@ -39,16 +39,27 @@ class Processes(Harness):
             batch = [self.message(name) for name in neighbours]
             batch.insert(10, self.message("poison", body=POISON))
             await self.broker.publish(batch)
-            codes: list[int] = []
-            while not codes or codes[-1] == -signal.SIGKILL:
-                assert len(codes) <= KILLS, "it is run again and again"
-                child = await self._spawn("work", source, ledger)
-                codes.append(await self._end(child, 0, -signal.SIGKILL))
-            assert codes == [-signal.SIGKILL] * KILLS + [0]
+            assert await self._run_until_it_lives(source, ledger) == KILLS
             assert set(_lines(ledger)) == set(neighbours)
             [letter] = await self.take_all(await self.join(source, part=Part.DEAD))
             assert letter.message.id == "poison"
             assert letter.message.headers[DEAD_REASON] == "poison"
+
+    @long_case
+    async def test_what_kills_its_process_spares_its_neighbours_of_an_ordered_source(
+        self,
+    ) -> None:
+        """Keys before and behind it, and what is behind it in its own: all but it are handled."""
+        with self._ledger() as ledger:
+            source = await self.listen(ordered=True)
+            neighbours = [f"m{number}" for number in range(20)]
+            batch = [self.message(name, key=f"k{name[-1]}") for name in neighbours]
+            batch.insert(10, self.message("poison", key="k3", body=POISON))
+            await self.broker.publish(batch)
+            assert await self._run_until_it_lives(source, ledger) == KILLS
+            letters = await self.take_all(await self.join(source, part=Part.DEAD))
+            assert [letter.message.id for letter in letters] == ["poison"]
+            assert set(_lines(ledger)) == set(neighbours)
 
     @long_case
     async def test_what_a_killed_process_held_is_handled_by_another(self) -> None:
@@ -85,6 +96,14 @@ class Processes(Harness):
             for child in children:
                 await self._end(child, 0)
             assert sorted(await self.finish(worker)) == sorted(sum(batches, ()))
+
+    async def _run_until_it_lives(self, source: Source, ledger: str) -> int:
+        """Start workers, one after the other, until one ends well; how many were killed."""
+        killed = 0
+        while await self._end(await self._spawn("work", source, ledger), 0, -signal.SIGKILL):
+            killed += 1
+            assert killed <= KILLS, "it is run again and again"
+        return killed
 
     async def _spawn(
         self,
