@@ -24,6 +24,8 @@ import pytest
 
 COMMAND = Path(__file__).parents[1] / "scripts" / "servers"
 LATEST, CHOSEN = "rabbitmq", "CALLCAST_TEST_RABBITMQ"
+BROKERS = ("a_rabbitmq_of_its_own",)
+"""Fixtures of what `broker_of_its_own` stands for: the kinds that failures are tried on."""
 HTTP = 30.0
 """Seconds for an answer of RabbitMQ's management API."""
 
@@ -73,10 +75,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[FOUND] = {}
     if session.config.option.collectonly:
         return
-    fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    fixtures = {name for item in session.items for name in asked_for(item)}
     wanted = {one for name in fixtures if (one := wanted_by(name)) is not None}
     with ThreadPoolExecutor() as threads:
         session.config.stash[FOUND].update(zip(wanted, threads.map(start, wanted), strict=True))
+
+
+def asked_for(item: pytest.Item) -> set[str]:
+    """The fixtures of a test, those included that a fixture over several servers stands for."""
+    spec = getattr(item, "callspec", None)
+    values = () if spec is None else spec.params.values()
+    return {*getattr(item, "fixturenames", ()), *(each for each in values if type(each) is str)}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -260,6 +269,13 @@ def a_rabbitmq_of_its_own(request: pytest.FixtureRequest) -> Iterator[OwnRabbitM
     yield own
     own.heal()
     own.manage("DELETE", f"vhosts/{vhost}")
+
+
+@pytest.fixture(params=BROKERS)
+def broker_of_its_own(request: pytest.FixtureRequest) -> OwnServer:
+    """A broker of each kind, which may be killed; the test finds it running and empty."""
+    own: OwnServer = request.getfixturevalue(request.param)
+    return own
 
 
 @pytest.fixture

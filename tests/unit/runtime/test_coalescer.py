@@ -13,6 +13,7 @@ from worker_parts import Recorder, message, ports_with
 
 from callcast.core.errors import CircuitOpen, NotSent, Unanswered, Unpublished
 from callcast.core.message import Message
+from callcast.policies.options import CircuitBreaker
 from callcast.ports.broker import Broker, Traits
 from callcast.ports.observer import CircuitChanged
 from callcast.runtime import coalescer
@@ -50,10 +51,10 @@ class Post:
         self.desk = Desk()
         self.open()
 
-    def open(self, **limits: int) -> None:
+    def open(self, *, breaker: CircuitBreaker | None = None, **limits: int) -> None:
         ports = ports_with(self.clock, self.observer)
         broker = cast("Broker", self.desk)
-        self.coalescer = Coalescer(broker, ports=ports, tasks=self.tasks, **limits)
+        self.coalescer = Coalescer(broker, ports=ports, tasks=self.tasks, breaker=breaker, **limits)
 
     def send(self, name: str, *, within: float = 5.0) -> asyncio.Future[None]:
         deadline = self.clock.now() + within
@@ -241,6 +242,17 @@ async def test_a_failed_batch_is_one_failure_and_five_open_the_circuit(post: Pos
     await post.clock.advance(31)
     await post.coalescer.publish(message("trial"), post.clock.now() + 5)
     assert post.desk.batches[-1] == ["trial"]
+
+
+@with_post
+async def test_the_circuit_is_as_it_was_asked_for(post: Post) -> None:
+    post.open(breaker=CircuitBreaker(consecutive=1, wait=0.5))
+    post.desk.errors = [OSError("reset")]
+    await post.sent("1")
+    (rejected,) = await post.sent("2")
+    error = rejected.exception()
+    assert isinstance(error, CircuitOpen)
+    assert error.retry_after == pytest.approx(0.5)
 
 
 @with_post

@@ -9,6 +9,7 @@ from typing import Any
 
 from callcast.brokers.rabbitmq.address import Endpoint, Options
 from callcast.brokers.rabbitmq.catalog import Catalog
+from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.link import Link
 from callcast.brokers.rabbitmq.names import (
     CATALOG,
@@ -54,15 +55,21 @@ class House:
         self._restored: object = None
 
     async def forgive(self, records: Sequence[dict[str, Any]]) -> None:
-        """Write down returns that are about to happen and are no crash; durable on return."""
-        if records:
-            await self._tape.add(records)
+        """Write down returns that are about to happen and are no crash.
+
+        Durable on return; while the broker is away or has an alarm nothing is, and they count.
+        """
+        try:
+            if records:
+                await self._tape.add(records)
+        except (Unavailable, ChannelLost):
+            return  # as below: evidence without pardons
 
     async def hear_pardons(self) -> None:
         """Read what others wrote down; without it every return counts as a crash."""
         try:
             await self._tape.catch_up()
-        except Unavailable:
+        except (Unavailable, ChannelLost):
             return  # evidence without pardons: a message runs alone that need not
 
     async def is_paused(self, names: Names) -> bool:

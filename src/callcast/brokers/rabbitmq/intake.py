@@ -74,6 +74,7 @@ class Intake:
         self._sorter = Sorter(house, self, self.names, is_ordered=is_ordered, prefetch=prefetch)
         self._is_ended = False
         self._is_suspended = False
+        self._is_leaving = False  # what comes goes back
         self._changing = asyncio.Lock()  # one change of state at a time
         self._ticking: asyncio.TimerHandle | None = None
         self._paused_looked = 0.0
@@ -186,7 +187,7 @@ class Intake:
             method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
         ) -> None:
             if not self._coming:
-                self._house.loop.call_soon(self._take_in)
+                self._house.loop.call_soon(self._came)
             self._coming.append((method, properties, body, queue))
 
         self._tags[queue] = await port.consume(
@@ -199,29 +200,44 @@ class Intake:
         if port is None or port.lost is not None or not self._tags:
             return
         with self.lock:
-            is_busy = not self.desk.can_give_back
-        if is_busy:
-            return  # ordered, and something is out: see `Desk.give_back`
+            if not self.desk.can_give_back:
+                return  # ordered, and something is out: see `Desk.give_back`
+        if self._is_ordered:
+            await self._leave(port)
+            return
         try:
             for tag in list(self._tags.values()):
                 await port.cancel(tag)
-            self._tags.clear()
-            self._take_in()
-            with self.lock:
-                back = self.desk.give_back()
-            await self._return(back)
-        except (ChannelLost, CallcastError):
+        except ChannelLost:
             return  # the broker has it all back by the end of the channel
+        self._tags.clear()
+        back = await self._pardoned()
+        self._give_back([one.tag for one in back if one.generation == self._generation])
 
-    async def _return(self, entries: Sequence[Held]) -> None:
-        """Give back without a fault: pardoned first."""
-        if not entries:
-            return
-        returns = [
-            Return(one.queue, one.message.source, one.message.id, one.count) for one in entries
-        ]
+    async def _leave(self, port: Port) -> None:
+        """Give back by the end of the channel, so that the queue has all of it at once.
+
+        Merely cancelled, the next worker would have what stands behind it first.
+        """
+        self._is_leaving = True
+        try:
+            while await self._pardoned():
+                continue  # with what came meanwhile: a prefetch, at most
+            self._tags.clear()
+            self._port = None
+            await close_quietly(port)
+        finally:
+            self._is_leaving = False
+
+    async def _pardoned(self) -> list[Held]:
+        """What waits here; it leaves the desk, and that it goes back is known to be no crash."""
+        self._take_in()
+        with self.lock:
+            back = self.desk.give_back()
+        returns = [Return(one.queue, one.message.source, one.message.id, one.count) for one in back]
+        returns += self._sorter.returns if self._is_leaving else ()
         await self._house.forgive(records(returns))
-        self._give_back([one.tag for one in entries if one.generation == self._generation])
+        return back
 
     # Losses
 
@@ -238,7 +254,7 @@ class Intake:
         self._coming.clear()
         self._sorter.clear()
         self._generation += 1
-        if not self._is_ended:
+        if not self._is_ended and self._port is not None:  # else it was closed on purpose
             self.trouble = self._house.topology.refused(error, f"consume {self._source}")
             self._house.thread.begin(self._come_back())
         self.wake()
@@ -266,6 +282,10 @@ class Intake:
             pause = min(RETRY_MAX, pause * 2)
 
     # Coming in
+
+    def _came(self) -> None:
+        if not self._is_leaving:
+            self._take_in()
 
     def _take_in(self) -> None:
         coming, self._coming = self._coming, []
@@ -324,10 +344,11 @@ class Intake:
         self._acknowledge([stub.tag for stub in done if stub.generation == generation])
         self._give_back([stub.tag for stub in back if stub.generation == generation])
 
-    def _give_back(self, tags: Sequence[int]) -> None:
+    def _give_back(self, tags: Sequence[int], *, is_failed: bool = False) -> None:
         if self._port is not None:
+            tell = self._port.reject if is_failed else self._port.nack
             for tag in tags:
-                self._port.nack(tag)
+                tell(tag)
             self._acks.returned(tags)
 
     def _acknowledge(self, tags: Sequence[int]) -> None:
@@ -347,11 +368,8 @@ class Intake:
             back = self.desk.expire(now)
             pause = min(TICK_MAX, self.desk.lease_min / 10.0)
         self._ticking = self._house.loop.call_later(pause, self._tick)
-        if back and self._port is not None:
-            mine = [one.tag for one in back if one.generation == self._generation]
-            for tag in mine:
-                self._port.reject(tag)
-            self._acks.returned(mine)
+        mine = [one.tag for one in back if one.generation == self._generation]
+        self._give_back(mine, is_failed=True)
         if back or self._is_ordered:
             self.wake()
         if now >= self._paused_looked + PAUSE_LOOK:

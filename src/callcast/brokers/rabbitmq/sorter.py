@@ -78,6 +78,11 @@ class Sorter:
         """How many have no place yet."""
         return len(self._odd)
 
+    @property
+    def returns(self) -> list[Return]:
+        """What is to be pardoned when all that has no place yet goes back."""
+        return [_back(stub, arrived) for stub, arrived in self._odd]
+
     def clear(self) -> None:
         """The channel is lost: all of it is back at the broker."""
         self._odd.clear()
@@ -132,9 +137,7 @@ class Sorter:
     def _crashes(self, stub: Stub, arrived: Arrived) -> int:
         if not arrived.count:
             return 0
-        message = arrived.message
-        back = Return(stub.queue, message.source, message.id, arrived.count)
-        return self._house.pardons.crashes(back)
+        return self._house.pardons.crashes(_back(stub, arrived))
 
     def _elsewhere(
         self, stub: Stub, arrived: Arrived, *, crashes: int, left: float
@@ -165,3 +168,7 @@ class Sorter:
         if back:
             await self._house.nap(PAUSE)
             self._mouth.dismiss([], back)
+
+
+def _back(stub: Stub, arrived: Arrived) -> Return:
+    return Return(stub.queue, arrived.message.source, arrived.message.id, arrived.count)
