@@ -65,6 +65,7 @@ def wanted_by(fixture: str) -> Wanted | None:
         "rabbitmq_url": Wanted(rabbitmq),
         "kafka_url": Wanted("kafka"),
         "a_rabbitmq_of_its_own": Wanted(rabbitmq, own),
+        "three_rabbitmqs": Wanted("rabbitmq-3", own),
         "a_kafka_of_its_own": Wanted("kafka", own),
         "three_kafkas": Wanted("kafka-3", own),
     }.get(fixture)
@@ -213,8 +214,9 @@ class OwnRabbitMq(OwnServer):
 
 
 def in_vhost(url: str, vhost: str) -> str:
-    """The same server, another vhost."""
-    return url.rpartition("/")[0] + "/" + urllib.parse.quote(vhost, safe="")
+    """The same server, or the same nodes of one, another vhost."""
+    name = urllib.parse.quote(vhost, safe="")
+    return ",".join(f"{each.rpartition('/')[0]}/{name}" for each in url.split(","))
 
 
 def manage(url: str, method: str, path: str, body: object = None) -> object:
@@ -262,7 +264,18 @@ def kafka_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def a_rabbitmq_of_its_own(request: pytest.FixtureRequest) -> Iterator[OwnRabbitMq]:
     """A RabbitMQ that may be killed; running, with an empty vhost, when the test starts."""
-    started = need(request, "a_rabbitmq_of_its_own")
+    yield from own_rabbitmq(request, "a_rabbitmq_of_its_own")
+
+
+@pytest.fixture
+def three_rabbitmqs(request: pytest.FixtureRequest) -> Iterator[OwnRabbitMq]:
+    """Three RabbitMQs of one cluster, nodes "1", "2" and "3"; else as one of its own."""
+    yield from own_rabbitmq(request, "three_rabbitmqs")
+
+
+def own_rabbitmq(request: pytest.FixtureRequest, fixture: str) -> Iterator[OwnRabbitMq]:
+    """The server behind that fixture, for one test."""
+    started = need(request, fixture)
     vhost = f"test-{abs(hash(request.node.nodeid))}"
     new_vhost(started.management_url, vhost)
     own = OwnRabbitMq(started, vhost)

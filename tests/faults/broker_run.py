@@ -13,7 +13,7 @@ from pathlib import Path
 
 from history_parts import GROUP, ORDERED, PLAIN, Producers, event, producing
 
-from callcast.ports.broker import Browses, Lag, Part, Source, need
+from callcast.ports.broker import Browses, Part, Source, need
 from callcast.runtime import registry
 from callcast.runtime.clock import AsyncioClock
 from callcast.testing.history import Entry, Report, Rules, check, entries
@@ -100,6 +100,21 @@ class Run:
                 seen, deadline = len(done), time.monotonic() + PATIENCE
             await asyncio.sleep(0.2)
 
+    @asynccontextmanager
+    async def load(self, producers: Producers, count: int, pause: float) -> AsyncIterator[None]:
+        """So many producers that go on until the block ends, and finish what they have begun."""
+        stop = asyncio.Event()
+        work = asyncio.gather(
+            *(producers.publish_until(stop, f"p{n}", pause) for n in range(count))
+        )
+        try:
+            yield
+            stop.set()
+            async with asyncio.timeout(PATIENCE):
+                await work
+        finally:
+            work.cancel()
+
     async def report(self) -> Report:
         """The verdict. A handler never fails here, so nothing may be in the dead letters."""
         dead = [
@@ -117,13 +132,6 @@ class Run:
         try:
             page = await need(broker, Browses).browse(self.source, part=Part.DEAD, limit=PAGE)
             return [glimpse.message.id for glimpse in page]
-        finally:
-            await broker.close()
-
-    async def lag(self) -> Lag:
-        broker = registry.open_broker(self.url, AsyncioClock())
-        try:
-            return await broker.lag(self.source)
         finally:
             await broker.close()
 

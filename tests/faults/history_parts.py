@@ -35,7 +35,7 @@ PUBLISH_WAIT = 2.0
 """Seconds after which a publish ends with an error, at the latest."""
 AGAIN = 0.05
 """Seconds between a publish that failed and its repeat."""
-WORK = 0.002
+WORK = 0.005
 """Seconds of a handler, so that a fault finds some of them at work."""
 SETTINGS = Settings(
     policy=Policy(breaker=CircuitBreaker(wait=0.2, wait_max=0.5)),
