@@ -45,6 +45,8 @@ class Started(NamedTuple):
     log: str = ""
     management_url: str = ""
     rabbitmqctl: tuple[str, ...] = ()
+    management_urls: tuple[str, ...] = ()
+    """One for each node."""
 
 
 class Missing(NamedTuple):
@@ -109,6 +111,7 @@ def start(wanted: Wanted) -> Found:
         told["nodes"][0]["log"] if told["nodes"] else "",
         told.get("management_url", ""),
         tuple(told.get("rabbitmqctl", ())),
+        tuple(told.get("management_urls", ())),
     )
 
 
@@ -199,6 +202,7 @@ class OwnRabbitMq(OwnServer):
         self.vhost = vhost
         self.management_url = started.management_url
         """With user and password; `manage` asks it."""
+        self._management_urls = started.management_urls
         self._rabbitmqctl = started.rabbitmqctl
 
     def rabbitmqctl(self, *arguments: str) -> str:
@@ -209,8 +213,13 @@ class OwnRabbitMq(OwnServer):
         return done.stdout
 
     def manage(self, method: str, path: str, body: object = None) -> object:
-        """Ask the management API: `manage("GET", "queues/" + quote(vhost))`."""
-        return manage(self.management_url, method, path, body)
+        """Ask the management API: `manage("GET", "queues/" + quote(vhost))`.
+
+        The first node answers that was neither killed nor frozen.
+        """
+        hurt = self._down | self._frozen
+        urls = [url for n, url in enumerate(self._management_urls, 1) if str(n) not in hurt]
+        return manage(urls[0] if urls else self.management_url, method, path, body)
 
 
 def in_vhost(url: str, vhost: str) -> str:

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from history_parts import GROUP, ORDERED, PLAIN, Producers, event, producing
+from history_parts import GROUP, ORDERED, PATIENCE, PLAIN, Producers, event, producing
 
 from callcast.ports.broker import Browses, Part, Source, need
 from callcast.runtime import registry
@@ -19,8 +19,6 @@ from callcast.runtime.clock import AsyncioClock
 from callcast.testing.history import Entry, Report, Rules, check, entries
 
 PROGRAM = Path(__file__).with_name("history_parts.py")
-PATIENCE = 30.0
-"""Seconds for what must come true once nothing is wrong any more; only a failure takes so long."""
 TURN = 0.05
 PAGE = 500
 IMPATIENT = {"amqp": "heartbeat=1&connect_wait=1"}
@@ -114,6 +112,13 @@ class Run:
                 await work
         finally:
             work.cancel()
+
+    async def goes_on(self, producers: Producers, count: int, patience: float = PATIENCE) -> None:
+        """Return when so many more were acknowledged, and all that was by now is handled."""
+        wanted = producers.acknowledged + count
+        await until(lambda: producers.acknowledged >= wanted, patience)
+        sent = {e.id for e in self.history() if e.op == "publish" and e.type == "ok"}
+        await until(lambda: sent <= self.effects(), patience)
 
     async def report(self) -> Report:
         """The verdict. A handler never fails here, so nothing may be in the dead letters."""

@@ -31,6 +31,8 @@ from callcast.testing.history import Entry, How, Op, line
 
 GROUP = "faults"
 ORDERED, PLAIN = "ordered", "plain"
+PATIENCE = 30.0
+"""Seconds for what must come true once nothing is wrong any more; only a failure takes so long."""
 PUBLISH_WAIT = 2.0
 """Seconds after which a publish ends with an error, at the latest."""
 AGAIN = 0.05

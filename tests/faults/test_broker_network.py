@@ -48,11 +48,8 @@ class Ground:
         self.proxies = proxies
 
     async def goes_on(self) -> None:
-        """Return when more is published, and all that was is handled."""
-        wanted = self.producers.acknowledged + ROUND
-        await until(lambda: self.producers.acknowledged >= wanted)
-        sent = {e.id for e in self.run.history() if e.op == "publish" and e.type == "ok"}
-        await until(lambda: sent <= self.run.effects())
+        """Return when all goes well."""
+        await self.run.goes_on(self.producers, ROUND)
 
     async def judge(self) -> None:
         """See what the history says, and that nobody waited for ever."""
