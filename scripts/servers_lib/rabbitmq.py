@@ -67,7 +67,8 @@ class RabbitMq:
         first = members[0]
         control = self._argv(record, [f"{BIN}rabbitmqctl", "-n", first.name])
         record.more = {
-            "management_url": f"http://guest:guest@127.0.0.1:{first.management}",
+            "management_url": first.management_url,
+            "management_urls": [member.management_url for member in members],
             "rabbitmqctl": ["env", "-i", *(f"{key}={env[key]}" for key in sorted(env)), *control],
             "log": first.log,
         }
@@ -92,9 +93,10 @@ class Member:
     def __init__(self, record: Record, index: int) -> None:
         start = index * PORTS_OF_NODE
         self.number = index + 1
-        self.amqp, self.management, self._erlang = record.ports[start : start + PORTS_OF_NODE]
+        self.amqp, self._management, self._erlang = record.ports[start : start + PORTS_OF_NODE]
         self.name = f"{record.instance}-{self.amqp}@localhost"
         self.url = f"amqp://guest:guest@127.0.0.1:{self.amqp}/%2F"
+        self.management_url = f"http://guest:guest@127.0.0.1:{self._management}"
         self.folder = Path(record.folder) / str(self.number)
         self.log = str(self.folder / "rabbitmq.log")
         self._home = record.folder
@@ -103,7 +105,7 @@ class Member:
     def configure(self, members: list[Member]) -> None:
         """Write its files."""
         self.folder.mkdir()
-        text = CONFIGURATION.format(amqp=self.amqp, management=self.management)
+        text = CONFIGURATION.format(amqp=self.amqp, management=self._management)
         if len(members) > 1:
             text += CLUSTER
             text += "".join(MEMBER.format(number=one.number, node=one.name) for one in members)
