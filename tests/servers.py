@@ -13,6 +13,8 @@ import base64
 import json
 import os
 import subprocess
+import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -28,6 +30,9 @@ BROKERS = ("a_rabbitmq_of_its_own",)
 """Fixtures of what `broker_of_its_own` stands for: the kinds that failures are tried on."""
 HTTP = 30.0
 """Seconds for an answer of RabbitMQ's management API."""
+SERVER_ERROR = 500
+WHOLE = 60.0
+"""Seconds in which a cluster is whole again after the last fault."""
 
 
 class Wanted(NamedTuple):
@@ -238,9 +243,23 @@ def manage(url: str, method: str, path: str, body: object = None) -> object:
         data=None if body is None else json.dumps(body).encode(),
         headers={"authorization": f"Basic {login}", "content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=HTTP) as answer:
-        text = answer.read()
-    return json.loads(text) if text else None
+    return answer_to(request)
+
+
+def answer_to(request: urllib.request.Request) -> object:
+    """What it answers; a cluster of which a node was away refuses for a while."""
+    deadline = time.monotonic() + WHOLE
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=HTTP) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code < SERVER_ERROR or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+        else:
+            return json.loads(text) if text else None
 
 
 def new_vhost(management_url: str, vhost: str) -> None:

@@ -31,6 +31,8 @@ OWN_EPMD = "-start_epmd false"
 """Without the one that we start, Erlang leaves an epmd behind that nobody ends."""
 LOOPBACK = f"{OWN_EPMD} -kernel inet_dist_use_interface {{127,0,0,1}}"
 """Erlang's own port, by which rabbitmqctl talks to the node."""
+SOON = " -kernel net_ticktime 8"
+"""Seconds after which a node that stands still is given up; a minute, in production."""
 
 
 class RabbitMq:
@@ -101,6 +103,7 @@ class Member:
         self.log = str(self.folder / "rabbitmq.log")
         self._home = record.folder
         self._epmd = record.ports[-1]
+        self._is_alone = len(record.ports) == PORTS_OF_NODE + 1
 
     def configure(self, members: list[Member]) -> None:
         """Write its files."""
@@ -130,6 +133,6 @@ class Member:
             RABBITMQ_MNESIA_BASE=f"{folder}/data",
             RABBITMQ_LOG_BASE=folder,
             RABBITMQ_LOGS="-",
-            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=LOOPBACK,
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=LOOPBACK + ("" if self._is_alone else SOON),
             RABBITMQ_CTL_ERL_ARGS=OWN_EPMD,
         )

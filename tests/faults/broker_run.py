@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,8 +21,11 @@ from callcast.testing.history import Entry, Report, Rules, check, entries
 PROGRAM = Path(__file__).with_name("history_parts.py")
 TURN = 0.05
 PAGE = 500
-IMPATIENT = {"amqp": "heartbeat=1&connect_wait=1"}
-"""By scheme: options with which silence is noticed within three seconds."""
+SILENCE = {"amqp": "heartbeat=1&connect_wait=1"}
+"""By scheme: options with which a silent connection is noticed within seconds."""
+DEATH: dict[str, str] = {}
+"""By scheme: options with which the death of a process is noticed within seconds; where the end
+of its connection says it at once there are none."""
 
 
 class Run:
@@ -177,9 +180,20 @@ async def until(is_so: Callable[[], bool], patience: float = PATIENCE) -> None:
         await asyncio.sleep(TURN)
 
 
-def impatient(url: str) -> str:
-    """The same server, whose silence is noticed soon."""
-    return f"{url}?{IMPATIENT[url.partition(':')[0]]}"
+def noticing(what: Mapping[str, str], url: str) -> str:
+    """The same server, where SILENCE or DEATH is noticed soon."""
+    options = what.get(url.partition(":")[0], "")
+    return f"{url}?{options}" if options else url
 
 
-__all__ = ["ORDERED", "PLAIN", "Consumer", "Run", "impatient", "until"]
+__all__ = [
+    "DEATH",
+    "ORDERED",
+    "PATIENCE",
+    "PLAIN",
+    "SILENCE",
+    "Consumer",
+    "Run",
+    "noticing",
+    "until",
+]

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from broker_run import ORDERED, PLAIN, Consumer, Run
+from broker_run import DEATH, ORDERED, PLAIN, Consumer, Run, noticing
 from servers import OwnServer
 
 PRODUCERS = 20
@@ -54,7 +54,7 @@ async def lose_nothing(run: Run, kills: int) -> None:
 async def test_consumers_killed_at_random_lose_nothing(
     broker_of_its_own: OwnServer, tmp_path: Path, order: str
 ) -> None:
-    await lose_nothing(Run(broker_of_its_own.url, tmp_path, order=order), KILLS)
+    await lose_nothing(Run(noticing(DEATH, broker_of_its_own.url), tmp_path, order=order), KILLS)
 
 
 @pytest.mark.battery
@@ -63,14 +63,16 @@ async def test_consumers_killed_at_random_lose_nothing(
 async def test_consumers_killed_at_random_for_minutes_lose_nothing(
     broker_of_its_own: OwnServer, tmp_path: Path, order: str
 ) -> None:
-    await lose_nothing(Run(broker_of_its_own.url, tmp_path, order=order), KILLS_OF_BATTERY)
+    await lose_nothing(
+        Run(noticing(DEATH, broker_of_its_own.url), tmp_path, order=order), KILLS_OF_BATTERY
+    )
 
 
 @pytest.mark.parametrize("order", [ORDERED, PLAIN])
 async def test_a_rolling_restart_of_three_consumers_loses_nothing_and_repeats_nothing(
     broker_of_its_own: OwnServer, tmp_path: Path, order: str
 ) -> None:
-    run = Run(broker_of_its_own.url, tmp_path, order=order)
+    run = Run(noticing(DEATH, broker_of_its_own.url), tmp_path, order=order)
     await run.prepare()
     async with run.producers() as producers, run.consumers(CONSUMERS) as consumers:
         async with run.load(producers, PRODUCERS, PAUSE):

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from broker_run import ORDERED, Run, impatient, until
+from broker_run import ORDERED, SILENCE, Run, noticing, until
 from history_parts import PUBLISH_WAIT, Producers, consuming
 from servers import OwnServer
 
@@ -64,8 +64,8 @@ async def ground(url: str, folder: Path) -> AsyncIterator[Ground]:
     await run.prepare()
     with Proxy.to(url) as before_producers, Proxy.to(url) as before_consumer:
         async with (
-            consuming(impatient(before_consumer.through(url)), run.event, folder),
-            run.producers(impatient(before_producers.through(url))) as producers,
+            consuming(noticing(SILENCE, before_consumer.through(url)), run.event, folder),
+            run.producers(noticing(SILENCE, before_producers.through(url))) as producers,
         ):
             proxies = {PRODUCER: before_producers, CONSUMER: before_consumer}
             here = Ground(run, producers, proxies)

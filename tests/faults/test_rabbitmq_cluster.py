@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from broker_run import ORDERED, PLAIN, Run, impatient
+from broker_run import ORDERED, PLAIN, SILENCE, Run, noticing
 from servers import OwnRabbitMq
 
 PRODUCERS = 20
@@ -35,7 +35,7 @@ async def test_the_leader_of_three_is_gone_and_the_others_go_on(
     three_rabbitmqs: OwnRabbitMq, tmp_path: Path, order: str, hurt: str, heal: str
 ) -> None:
     server = three_rabbitmqs
-    run = Run(impatient(server.url), tmp_path, order=order)
+    run = Run(noticing(SILENCE, server.url), tmp_path, order=order)
     await run.prepare()
     async with run.producers() as producers, run.consumers(CONSUMERS):
         async with run.load(producers, PRODUCERS, PAUSE):

@@ -31,6 +31,10 @@ READ_MAX = 30.0
 """Seconds that reading to the end may take."""
 QUIET = 1.0
 """Seconds without a record that are taken for the end while no mark can be added."""
+NO_REPLICA = "running replica"
+"""What a node of a cluster says that was started a moment ago."""
+PAUSE = 0.25
+"""Seconds until it is asked again."""
 
 
 class Blocked(Unavailable):
@@ -86,7 +90,7 @@ class Tape:
                 mark = ""
             try:
                 async with asyncio.timeout(READ_MAX):
-                    await self._read_to(mark)
+                    await self._read_patiently(mark)
                 if mark and self._whole is not None and self._since > WHOLE_AFTER:
                     await self.add([self._whole(self._next - 1)])
             except TimeoutError as error:
@@ -108,6 +112,17 @@ class Tape:
         finally:
             await close_quietly(port)
         self._is_declared = True
+
+    async def _read_patiently(self, mark: str) -> None:
+        while True:
+            try:
+                return await self._read_to(mark)
+            except ChannelLost as error:
+                if NO_REPLICA not in error.text:
+                    raise
+            woken: asyncio.Future[None] = self._roll.loop.create_future()
+            self._roll.loop.call_later(PAUSE, fulfil, woken, None)
+            await woken
 
     async def _read_to(self, mark: str) -> None:
         """Read until this mark has come; without one, until nothing more comes."""
