@@ -13,6 +13,8 @@ import base64
 import json
 import os
 import subprocess
+import time
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
@@ -24,8 +26,13 @@ import pytest
 
 COMMAND = Path(__file__).parents[1] / "scripts" / "servers"
 LATEST, CHOSEN = "rabbitmq", "CALLCAST_TEST_RABBITMQ"
+BROKERS = ("a_rabbitmq_of_its_own",)
+"""Fixtures of what `broker_of_its_own` stands for: the kinds that failures are tried on."""
 HTTP = 30.0
 """Seconds for an answer of RabbitMQ's management API."""
+SERVER_ERROR = 500
+WHOLE = 60.0
+"""Seconds in which a cluster is whole again after the last fault."""
 
 
 class Wanted(NamedTuple):
@@ -43,6 +50,8 @@ class Started(NamedTuple):
     log: str = ""
     management_url: str = ""
     rabbitmqctl: tuple[str, ...] = ()
+    management_urls: tuple[str, ...] = ()
+    """One for each node."""
 
 
 class Missing(NamedTuple):
@@ -63,9 +72,9 @@ def wanted_by(fixture: str) -> Wanted | None:
         "rabbitmq_url": Wanted(rabbitmq),
         "kafka_url": Wanted("kafka"),
         "a_rabbitmq_of_its_own": Wanted(rabbitmq, own),
+        "three_rabbitmqs": Wanted("rabbitmq-3", own),
         "a_kafka_of_its_own": Wanted("kafka", own),
         "three_kafkas": Wanted("kafka-3", own),
-        "three_rabbitmqs": Wanted(f"{LATEST}-3", own),
     }.get(fixture)
 
 
@@ -74,10 +83,17 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     session.config.stash[FOUND] = {}
     if session.config.option.collectonly:
         return
-    fixtures = {name for item in session.items for name in getattr(item, "fixturenames", ())}
+    fixtures = {name for item in session.items for name in asked_for(item)}
     wanted = {one for name in fixtures if (one := wanted_by(name)) is not None}
     with ThreadPoolExecutor() as threads:
         session.config.stash[FOUND].update(zip(wanted, threads.map(start, wanted), strict=True))
+
+
+def asked_for(item: pytest.Item) -> set[str]:
+    """The fixtures of a test, those included that a fixture over several servers stands for."""
+    spec = getattr(item, "callspec", None)
+    values = () if spec is None else spec.params.values()
+    return {*getattr(item, "fixturenames", ()), *(each for each in values if type(each) is str)}
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -100,6 +116,7 @@ def start(wanted: Wanted) -> Found:
         told["nodes"][0]["log"] if told["nodes"] else "",
         told.get("management_url", ""),
         tuple(told.get("rabbitmqctl", ())),
+        tuple(told.get("management_urls", ())),
     )
 
 
@@ -190,6 +207,7 @@ class OwnRabbitMq(OwnServer):
         self.vhost = vhost
         self.management_url = started.management_url
         """With user and password; `manage` asks it."""
+        self._management_urls = started.management_urls
         self._rabbitmqctl = started.rabbitmqctl
 
     def rabbitmqctl(self, *arguments: str) -> str:
@@ -200,13 +218,19 @@ class OwnRabbitMq(OwnServer):
         return done.stdout
 
     def manage(self, method: str, path: str, body: object = None) -> object:
-        """Ask the management API: `manage("GET", "queues/" + quote(vhost))`."""
-        return manage(self.management_url, method, path, body)
+        """Ask the management API: `manage("GET", "queues/" + quote(vhost))`.
+
+        The first node answers that was neither killed nor frozen.
+        """
+        hurt = self._down | self._frozen
+        urls = [url for n, url in enumerate(self._management_urls, 1) if str(n) not in hurt]
+        return manage(urls[0] if urls else self.management_url, method, path, body)
 
 
 def in_vhost(url: str, vhost: str) -> str:
-    """The same server, another vhost."""
-    return url.rpartition("/")[0] + "/" + urllib.parse.quote(vhost, safe="")
+    """The same server, or the same nodes of one, another vhost."""
+    name = urllib.parse.quote(vhost, safe="")
+    return ",".join(f"{each.rpartition('/')[0]}/{name}" for each in url.split(","))
 
 
 def manage(url: str, method: str, path: str, body: object = None) -> object:
@@ -219,9 +243,23 @@ def manage(url: str, method: str, path: str, body: object = None) -> object:
         data=None if body is None else json.dumps(body).encode(),
         headers={"authorization": f"Basic {login}", "content-type": "application/json"},
     )
-    with urllib.request.urlopen(request, timeout=HTTP) as answer:
-        text = answer.read()
-    return json.loads(text) if text else None
+    return answer_to(request)
+
+
+def answer_to(request: urllib.request.Request) -> object:
+    """What it answers; a cluster of which a node was away refuses for a while."""
+    deadline = time.monotonic() + WHOLE
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=HTTP) as answer:
+                text = answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                if error.code < SERVER_ERROR or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
+        else:
+            return json.loads(text) if text else None
 
 
 def new_vhost(management_url: str, vhost: str) -> None:
@@ -254,7 +292,18 @@ def kafka_url(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def a_rabbitmq_of_its_own(request: pytest.FixtureRequest) -> Iterator[OwnRabbitMq]:
     """A RabbitMQ that may be killed; running, with an empty vhost, when the test starts."""
-    started = need(request, "a_rabbitmq_of_its_own")
+    yield from own_rabbitmq(request, "a_rabbitmq_of_its_own")
+
+
+@pytest.fixture
+def three_rabbitmqs(request: pytest.FixtureRequest) -> Iterator[OwnRabbitMq]:
+    """Three RabbitMQs of one cluster, nodes "1", "2" and "3"; else as one of its own."""
+    yield from own_rabbitmq(request, "three_rabbitmqs")
+
+
+def own_rabbitmq(request: pytest.FixtureRequest, fixture: str) -> Iterator[OwnRabbitMq]:
+    """The server behind that fixture, for one test."""
+    started = need(request, fixture)
     vhost = f"test-{abs(hash(request.node.nodeid))}"
     new_vhost(started.management_url, vhost)
     own = OwnRabbitMq(started, vhost)
@@ -263,16 +312,11 @@ def a_rabbitmq_of_its_own(request: pytest.FixtureRequest) -> Iterator[OwnRabbitM
     own.manage("DELETE", f"vhosts/{vhost}")
 
 
-@pytest.fixture
-def three_rabbitmqs(request: pytest.FixtureRequest) -> Iterator[OwnRabbitMq]:
-    """Three RabbitMQs of one cluster, nodes "1", "2" and "3"; with an empty vhost, all running."""
-    started = need(request, "three_rabbitmqs")
-    vhost = f"test-{abs(hash(request.node.nodeid))}"
-    new_vhost(started.management_url, vhost)
-    own = OwnRabbitMq(started, vhost)
-    own.url = ",".join(in_vhost(one, vhost) for one in started.url.split(","))
-    yield own
-    own.heal()
+@pytest.fixture(params=BROKERS)
+def broker_of_its_own(request: pytest.FixtureRequest) -> OwnServer:
+    """A broker of each kind, which may be killed; the test finds it running and empty."""
+    own: OwnServer = request.getfixturevalue(request.param)
+    return own
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from .telemetry import Jaeger, Prometheus, Zipkin
 
 KINDS: Mapping[str, Callable[[], Kind]] = {
     "rabbitmq": lambda: RabbitMq(Debian("trixie", "rabbitmq-server"), "4."),
-    "rabbitmq-3": lambda: RabbitMq(Debian("trixie", "rabbitmq-server"), "4.", 3),
+    "rabbitmq-3": lambda: RabbitMq(Debian("trixie", "rabbitmq-server"), "4.", nodes=3),
     "rabbitmq-3.10": lambda: RabbitMq(Debian("bookworm", "rabbitmq-server"), "3.10"),
     "kafka": lambda: Kafka(1),
     "kafka-3": lambda: Kafka(3),

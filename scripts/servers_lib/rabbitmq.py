@@ -1,8 +1,8 @@
-"""RabbitMQ: one node with the management plugin or a cluster of three, and an epmd of its own."""
+"""RabbitMQ: one node or a cluster, with the management plugin, and an epmd of its own."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import secrets
 from pathlib import Path
 
 from .debian import Debian
@@ -20,120 +20,119 @@ log.console.level = info
 log.file = false
 disk_free_limit.absolute = 64MB
 """
-CLUSTER = "cluster_formation.peer_discovery_backend = classic_config\n"
-PEER = "cluster_formation.classic_config.nodes.{index} = {name}\n"
+CLUSTER = """\
+cluster_formation.peer_discovery_backend = classic_config
+cluster_partition_handling = pause_minority
+"""
+MEMBER = "cluster_formation.classic_config.nodes.{number} = {node}\n"
+PORTS_OF_NODE = 3
+"""For AMQP, for management, for Erlang; one more for epmd is shared."""
 OWN_EPMD = "-start_epmd false"
 """Without the one that we start, Erlang leaves an epmd behind that nobody ends."""
 LOOPBACK = f"{OWN_EPMD} -kernel inet_dist_use_interface {{127,0,0,1}}"
 """Erlang's own port, by which rabbitmqctl talks to the node."""
+SOON = " -kernel net_ticktime 8"
+"""Seconds after which a node that stands still is given up; a minute, in production."""
 
 
 class RabbitMq:
-    """RabbitMQ of one Debian release; a cluster of so many nodes."""
+    """RabbitMQ of one Debian release; several nodes are one cluster."""
 
     def __init__(self, debian: Debian, version: str, nodes: int = 1) -> None:
+        self.ports = nodes * PORTS_OF_NODE + 1
         self._debian = debian
-        self._nodes = nodes
         self._pattern = f"{LIB}/rabbitmq_server-{version}*"
-        self.ports = 1 + 3 * nodes
+        self._nodes = nodes
 
     def install(self) -> None:
         """The server with its Erlang."""
         self._debian.install(self._pattern)
 
     def plan(self, record: Record) -> None:
-        """Nodes that are named after their instance."""
-        members = _members(record, self._nodes)
-        epmd = record.ports[0]
-        names = ["epmd", "-port", str(epmd), "-address", "127.0.0.1"]
-        log = str(Path(record.folder) / "epmd.log")
+        """Nodes that are named after their instance and port, and know each other."""
+        folder = Path(record.folder)
+        cookie = folder / ".erlang.cookie"  # what lets them, and rabbitmqctl, in
+        cookie.write_text(secrets.token_hex(16))
+        cookie.chmod(0o400)
+        members = [Member(record, index) for index in range(self._nodes)]
+        names = ["epmd", "-port", str(record.ports[-1]), "-address", "127.0.0.1"]
+        env = members[0].env
+        log = str(folder / "epmd.log")
         argv = self._argv(record, names)
-        env = members[0].env(epmd, record.folder)
-        record.nodes = [Node("epmd", argv, env, log, port=epmd, helper=True)]
-        peers = [PEER.format(index=one.index, name=one.name) for one in members]
-        for one in members:
-            one.write(CLUSTER + "".join(peers) if self._nodes > 1 else "")
-            record.nodes.append(self._node(record, one))
+        record.nodes = [Node("epmd", argv, env, log, port=record.ports[-1], helper=True)]
+        for member in members:
+            member.configure(members)
+            record.nodes.append(self._node(record, member))
         found = next(self._debian.root.glob(self._pattern))
         record.version = found.name.removeprefix("rabbitmq_server-")
-        record.url = ",".join(one.url for one in members)
-        control = self._argv(record, [f"{BIN}rabbitmqctl", "-n", members[0].name])
+        record.url = ",".join(member.url for member in members)
+        first = members[0]
+        control = self._argv(record, [f"{BIN}rabbitmqctl", "-n", first.name])
         record.more = {
-            "management_url": f"http://guest:guest@127.0.0.1:{members[0].management}",
+            "management_url": first.management_url,
+            "management_urls": [member.management_url for member in members],
             "rabbitmqctl": ["env", "-i", *(f"{key}={env[key]}" for key in sorted(env)), *control],
-            "log": members[0].log,
+            "log": first.log,
         }
 
-    def _node(self, record: Record, one: Member) -> Node:
+    def _node(self, record: Record, member: Member) -> Node:
         return Node(
-            "rabbitmq" if self._nodes == 1 else str(one.index),
+            str(member.number) if self._nodes > 1 else "rabbitmq",
             self._argv(record, [f"{BIN}rabbitmq-server"]),
-            one.env(record.ports[0], record.folder),
-            one.log,
+            member.env,
+            member.log,
             ready="Server startup complete",
-            url=one.url,
+            url=member.url,
         )
 
     def _argv(self, record: Record, command: list[str]) -> list[str]:
         return self._debian.argv(command, record.folder)
 
 
-@dataclass(frozen=True)
 class Member:
-    """One node of a cluster."""
+    """One node: its ports, its folder, and how the others call it."""
 
-    index: int
-    name: str
-    folder: str
-    amqp: int
-    management: int
-    erlang: int
+    def __init__(self, record: Record, index: int) -> None:
+        start = index * PORTS_OF_NODE
+        self.number = index + 1
+        self.amqp, self._management, self._erlang = record.ports[start : start + PORTS_OF_NODE]
+        self.name = f"{record.instance}-{self.amqp}@localhost"
+        self.url = f"amqp://guest:guest@127.0.0.1:{self.amqp}/%2F"
+        self.management_url = f"http://guest:guest@127.0.0.1:{self._management}"
+        self.folder = Path(record.folder) / str(self.number)
+        self.log = str(self.folder / "rabbitmq.log")
+        self._home = record.folder
+        self._epmd = record.ports[-1]
+        self._is_alone = len(record.ports) == PORTS_OF_NODE + 1
+
+    def configure(self, members: list[Member]) -> None:
+        """Write its files."""
+        self.folder.mkdir()
+        text = CONFIGURATION.format(amqp=self.amqp, management=self._management)
+        if len(members) > 1:
+            text += CLUSTER
+            text += "".join(MEMBER.format(number=one.number, node=one.name) for one in members)
+        (self.folder / "rabbitmq.conf").write_text(text)
+        (self.folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
 
     @property
-    def url(self) -> str:
-        """Of this node alone."""
-        return f"amqp://guest:guest@127.0.0.1:{self.amqp}/%2F"
-
-    @property
-    def log(self) -> str:
-        """Its log file."""
-        return f"{self.folder}/rabbitmq.log"
-
-    def write(self, cluster: str) -> None:
-        """Its configuration."""
-        folder = Path(self.folder)
-        folder.mkdir(exist_ok=True)
-        text = CONFIGURATION.format(amqp=self.amqp, management=self.management)
-        (folder / "rabbitmq.conf").write_text(text + cluster)
-        (folder / "enabled_plugins").write_text("[rabbitmq_management].\n")
-
-    def env(self, epmd: int, home: str) -> dict[str, str]:
-        """Its environment; at home is the cookie that lets rabbitmqctl and other nodes in."""
+    def env(self) -> dict[str, str]:
+        """What it and its commands see."""
+        folder = str(self.folder)
         return environment(
-            HOME=home,
-            ERL_EPMD_PORT=str(epmd),
+            HOME=self._home,
+            ERL_EPMD_PORT=str(self._epmd),
             ERL_EPMD_ADDRESS="127.0.0.1",
             RABBITMQ_NODENAME=self.name,
             RABBITMQ_NODE_IP_ADDRESS="127.0.0.1",
             RABBITMQ_NODE_PORT=str(self.amqp),
-            RABBITMQ_DIST_PORT=str(self.erlang),
-            RABBITMQ_CONFIG_FILE=f"{self.folder}/rabbitmq.conf",
-            RABBITMQ_ENABLED_PLUGINS_FILE=f"{self.folder}/enabled_plugins",
-            RABBITMQ_CONF_ENV_FILE=f"{self.folder}/none.conf",
-            RABBITMQ_MNESIA_BASE=f"{self.folder}/data",
-            RABBITMQ_LOG_BASE=self.folder,
+            RABBITMQ_DIST_PORT=str(self._erlang),
+            RABBITMQ_CONFIG_FILE=f"{folder}/rabbitmq.conf",
+            RABBITMQ_ENABLED_PLUGINS_FILE=f"{folder}/enabled_plugins",
+            RABBITMQ_CONF_ENV_FILE=f"{folder}/none.conf",
+            RABBITMQ_MNESIA_BASE=f"{folder}/data",
+            RABBITMQ_LOG_BASE=folder,
             RABBITMQ_LOGS="-",
-            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=LOOPBACK,
+            RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=LOOPBACK + ("" if self._is_alone else SOON),
             RABBITMQ_CTL_ERL_ARGS=OWN_EPMD,
         )
-
-
-def _members(record: Record, nodes: int) -> list[Member]:
-    """One in the folder of the server itself, several in folders of their own."""
-    found: list[Member] = []
-    for index in range(1, nodes + 1):
-        amqp, management, erlang = record.ports[3 * index - 2 : 3 * index + 1]
-        folder = record.folder if nodes == 1 else f"{record.folder}/{index}"
-        name = f"{record.instance}-{amqp}@localhost"
-        found.append(Member(index, name, folder, amqp, management, erlang))
-    return found

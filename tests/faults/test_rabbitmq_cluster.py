@@ -1,65 +1,57 @@
-"""Three RabbitMQs, of which the one that leads a queue is killed."""
+"""Three RabbitMQs, and the one that leads the queues dies: the others go on, nothing is lost."""
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
-from urllib.parse import quote, urlsplit
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
-from rabbitmq_parts import fetched, handled, listening, message, opened
+from broker_run import ORDERED, PLAIN, SILENCE, Run, noticing
 from servers import OwnRabbitMq
 
-from callcast.brokers.rabbitmq import RabbitBroker
-from callcast.core.errors import Unpublished
-from callcast.core.outcome import DONE
-from callcast.ports.broker import Source, Unsettled
+PRODUCERS = 20
+PAUSE = 0.01
+CONSUMERS = 2
+ROUND = 500
+"""Messages that show that all goes on."""
+ELECTED = 60.0
+"""Seconds in which the others have noticed, and lead, and clients have found them."""
 
-pytestmark = pytest.mark.timeout(120)
-
-
-def leader_of(cluster: OwnRabbitMq, source: Source) -> str:
-    """The node that leads the queue of a group: "1", "2" or "3"."""
-    path = f"queues/{quote(cluster.vhost, safe='')}/{quote(str(source), safe='')}"
-    queue = cluster.manage("GET", path)
-    assert isinstance(queue, dict)
-    assert len(queue["members"]) == 3
-    port = str(queue["leader"]).partition("@")[0].rpartition("-")[2]
-    ports = [str(urlsplit(one).port) for one in cluster.url.split(",")]
-    return str(ports.index(port) + 1)
+HARMS = [
+    ("kill", "restart", ORDERED),
+    ("kill", "restart", PLAIN),
+    # Last: a node that stood still for so long leaves its cluster for a while once it goes on.
+    ("freeze", "thaw", ORDERED),
+]
 
 
-async def test_the_death_of_a_leader_loses_no_confirmed_message(
-    three_rabbitmqs: OwnRabbitMq,
+def leader(server: OwnRabbitMq, run: Run) -> str:
+    """The node that leads the first of the group's queues: "1", "2" or "3"."""
+    queues = cast("list[dict[str, Any]]", server.manage("GET", f"queues/{server.vhost}"))
+    leading = [str(each.get("leader")) for each in queues if run.topic in each["name"]]
+    ports = [url.rpartition(":")[2].partition("/")[0] for url in server.url.split(",")]
+    return next((str(n) for n, port in enumerate(ports, 1) if f"-{port}@" in leading[0]), "")
+
+
+@pytest.mark.battery
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize(("hurt", "heal", "order"), HARMS)
+async def test_the_leader_of_three_is_gone_and_the_others_go_on(
+    three_rabbitmqs: OwnRabbitMq, tmp_path: Path, order: str, hurt: str, heal: str
 ) -> None:
-    """The connection of callcast is to the first node, which leads what was declared over it."""
-    async with opened(three_rabbitmqs.url) as broker:
-        source = await listening(broker)
-        names = [f"m{number}" for number in range(200)]
-        await broker.publish([message(name, source.topic) for name in names[:100]])
-        consumer = await broker.consume(source)
-        held = await fetched(consumer, 10)
-        await asyncio.to_thread(three_rabbitmqs.kill, leader_of(three_rabbitmqs, source))
-        seen: set[str] = set()
-        with suppress(Unsettled):  # then they come again
-            await consumer.settle([(one, DONE) for one in held])
-        for name in names[100:]:
-            await published(broker, name, source)
-        while not seen >= set(names) - {one.message.id for one in held}:
-            batch = await fetched(consumer, 1)
-            seen |= {one.message.id for one in batch}
-            await consumer.settle([(one, DONE) for one in batch])
-        seen |= set(await handled(consumer))
-        assert seen | {one.message.id for one in held} == set(names)
-
-
-async def published(broker: RabbitBroker, name: str, source: Source) -> None:
-    """Publish until it is confirmed; what was not confirmed is sent again under its id."""
-    for _ in range(200):
-        try:
-            await broker.publish([message(name, source.topic)])
-        except Unpublished:
-            await asyncio.sleep(0.1)
-        else:
-            return
-    pytest.fail(f"{name} was not confirmed")
+    server = three_rabbitmqs
+    run = Run(noticing(SILENCE, server.url), tmp_path, order=order)
+    await run.prepare()
+    async with run.producers() as producers, run.consumers(CONSUMERS):
+        async with run.load(producers, PRODUCERS, PAUSE):
+            await run.goes_on(producers, ROUND)
+            node = await asyncio.to_thread(leader, server, run)
+            assert node, "nobody leads"
+            await asyncio.to_thread(getattr(server, hurt), node)
+            await run.goes_on(producers, ROUND, ELECTED)
+            await asyncio.to_thread(getattr(server, heal), node)
+            await run.goes_on(producers, ROUND)
+        await run.rest()
+        report = await run.report()
+    assert not report.faults, str(report)

@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPTS = ("scripts/test", "scripts/demo", "scripts/servers", ".ci/run")
+SCRIPTS = ("scripts/test", "scripts/battery", "scripts/demo", "scripts/servers", ".ci/run")
 SHELL = shutil.which("sh") or "/bin/sh"
 
 
@@ -168,6 +168,50 @@ def test_servers_that_do_not_start_fail_all_checks_in_ci_only(tmp_path: Path) ->
     assert ci.returncode == 1
     assert "scripts/servers start rabbitmq kafka" in ci.stdout.partition("failed:")[2]
     assert all_checks(tmp_path / "home", broken).returncode == 0
+
+
+def collected(*arguments: str) -> str:
+    """What pytest would run, or that it would run nothing."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_what_takes_minutes_is_in_the_battery_and_nowhere_else() -> None:
+    long = "test_a_silence_that_lasts_is_noticed"
+    short = "test_whatever_the_network_does"
+    tests = "tests/faults/test_broker_network.py"
+    everyday, battery = collected(tests), collected(tests, "-m", "battery")
+    assert short in everyday
+    assert long not in everyday
+    assert long in battery
+    assert short not in battery
+
+
+def test_the_battery_hands_its_arguments_on_and_wants_its_servers(tmp_path: Path) -> None:
+    tools = tmp_path / ".venv" / "bin"
+    tools.mkdir(parents=True)
+    (tmp_path / "scripts").mkdir()
+    for name in ("battery", "environment"):
+        shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts" / name)
+    (tmp_path / "pyproject.toml").write_text("")
+    fake(tools, "python", 'case "$*" in *pytest*) echo "$CI $*";; esac')
+    done = subprocess.run(
+        [SHELL, "scripts/battery", "-k", "network"],
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "true -m pytest -m battery --durations=0 -k network\n"
 
 
 def entry(*, missing: int) -> dict[str, object]:

@@ -78,6 +78,7 @@ class Coalescer:
         *,
         ports: Ports,
         tasks: Tasks,
+        breaker: CircuitBreaker | None = None,
         batch_max: int = 500,
         waiting_max: int = 10_000,
     ) -> None:
@@ -87,7 +88,7 @@ class Coalescer:
         self._tasks = tasks
         self._batch_max = batch_max
         self._waiting_max = waiting_max
-        self._breaker = Breaker(CircuitBreaker(), lock=threading.Lock())
+        self._breaker = Breaker(breaker or CircuitBreaker(), lock=threading.Lock())
         self._buffer: deque[Entry] = deque()  # appended by `publish`, taken by the sending child
         self._under_way: Sequence[Entry] = ()
         self._is_alone = False  # the last batch was one message

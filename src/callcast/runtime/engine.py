@@ -193,7 +193,9 @@ class Running:
         )
         self.tasks: AsyncioTasks = AsyncioTasks(self._failed)
         self._executor = ThreadPoolExecutor(settings.threads_max, "callcast-handler")
-        self._coalescer = Coalescer(self.broker, ports=ports, tasks=self.tasks)
+        self._coalescer = Coalescer(
+            self.broker, ports=ports, tasks=self.tasks, breaker=settings.policy.breaker
+        )
         self.sender: Sender = Sender(self.broker, self._coalescer, ports=ports, settings=settings)
         self._leases = Leases(ports.clock)
         self.hosts: list[Host] = []

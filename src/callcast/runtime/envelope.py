@@ -105,7 +105,7 @@ class Envelopes:
         headers, delay, expires = _terms(sending) if sending else (NO_HEADERS, None, None)
         key = None if route.key is None else route.key(value)
         if route.amqp is not None:
-            own = {**own, TO: _addressed(route, route.amqp, key, delay)}
+            own = {**own, TO: _addressed(route.amqp, key, name=route.name, delay=delay)}
         if own:
             headers = {**headers, **own}
         return Message(
@@ -143,11 +143,11 @@ class Envelopes:
         return route
 
 
-def _addressed(route: _Route, amqp: Amqp, key: str | None, delay: float | None) -> str:
+def _addressed(amqp: Amqp, key: str | None, *, name: str, delay: float | None) -> str:
     """Where among the exchanges of others a message goes."""
     if delay is not None:
         raise Misuse(
-            f"event {route.name!r}: delay= is kept by callcast's consumers, and this one is"
+            f"event {name!r}: delay= is kept by callcast's consumers, and this one is"
             " published for others: publish it when it is due"
         )
     return amqp.header(key)

@@ -1,4 +1,4 @@
-"""For tests: a bus with a clock of its own, conformance suites, faults. Names load on first use."""
+"""For tests: a bus with its own clock, suites, faults, a proxy. Names load on first use."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ if TYPE_CHECKING:  # for type checkers; at run time __getattr__ loads the same n
     from callcast.testing.broker_suite import BrokerSuite
     from callcast.testing.clock import ManualClock
     from callcast.testing.faults import Faults
+    from callcast.testing.proxy import Proxy
     from callcast.testing.service_bus import ServiceBus, bus
 
 _WHERE = {
     "BrokerSuite": "broker_suite",
     "Faults": "faults",
     "ManualClock": "clock",
+    "Proxy": "proxy",
     "ServiceBus": "service_bus",
     "bus": "service_bus",
 }
 
-__all__ = ["BrokerSuite", "Faults", "ManualClock", "ServiceBus", "bus"]
+__all__ = ["BrokerSuite", "Faults", "ManualClock", "Proxy", "ServiceBus", "bus"]
 
 
 def __getattr__(name: str) -> object:

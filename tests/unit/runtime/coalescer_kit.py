@@ -11,6 +11,7 @@ from typing import cast
 from worker_parts import Recorder, message, ports_with
 
 from callcast.core.message import Message
+from callcast.policies.options import CircuitBreaker
 from callcast.ports.broker import Broker, Traits
 from callcast.runtime.coalescer import Coalescer
 from callcast.runtime.tasks import AsyncioTasks
@@ -46,10 +47,10 @@ class Post:
         self.desk = Desk()
         self.open()
 
-    def open(self, **limits: int) -> None:
+    def open(self, *, breaker: CircuitBreaker | None = None, **limits: int) -> None:
         ports = ports_with(self.clock, self.observer)
         broker = cast("Broker", self.desk)
-        self.coalescer = Coalescer(broker, ports=ports, tasks=self.tasks, **limits)
+        self.coalescer = Coalescer(broker, ports=ports, tasks=self.tasks, breaker=breaker, **limits)
 
     def send(self, name: str, *, within: float = 5.0) -> asyncio.Future[None]:
         deadline = self.clock.now() + within

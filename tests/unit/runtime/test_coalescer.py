@@ -9,6 +9,7 @@ from coalescer_kit import Post, with_post
 from worker_parts import message
 
 from callcast.core.errors import CircuitOpen, NotSent, Unanswered, Unpublished
+from callcast.policies.options import CircuitBreaker
 from callcast.ports.observer import CircuitChanged
 from callcast.runtime import coalescer
 
@@ -169,6 +170,17 @@ async def test_a_failed_batch_is_one_failure_and_five_open_the_circuit(post: Pos
     await post.clock.advance(31)
     await post.coalescer.publish(message("trial"), post.clock.now() + 5)
     assert post.desk.batches[-1] == ["trial"]
+
+
+@with_post
+async def test_the_circuit_is_as_it_was_asked_for(post: Post) -> None:
+    post.open(breaker=CircuitBreaker(consecutive=1, wait=0.5))
+    post.desk.errors = [OSError("reset")]
+    await post.sent("1")
+    (rejected,) = await post.sent("2")
+    error = rejected.exception()
+    assert isinstance(error, CircuitOpen)
+    assert error.retry_after == pytest.approx(0.5)
 
 
 @with_post

@@ -73,7 +73,7 @@ class House:
         """Read what others wrote down; without it every return counts as a crash."""
         try:
             await self._tape.catch_up()
-        except Unavailable:
+        except (Unavailable, ChannelLost):
             return  # evidence without pardons: a message runs alone that need not
 
     async def is_paused(self, names: Names) -> bool:

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from pika import BasicProperties, spec
 
 from callcast.brokers.rabbitmq import copies, foreign, spread
-from callcast.brokers.rabbitmq.acks import Acks
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.desk import Desk, Hand, Held, Move, Stub
 from callcast.brokers.rabbitmq.faults import NOT_FOUND, ChannelLost
@@ -28,6 +27,7 @@ from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.names import Names
 from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Port, close_quietly
+from callcast.brokers.rabbitmq.receipts import Receipts
 from callcast.brokers.rabbitmq.sorter import Sorter
 from callcast.core.errors import CallcastError, Misuse
 from callcast.ports.broker import Delivery, Part, Source
@@ -66,13 +66,13 @@ class Intake:
         self._is_ordered = is_ordered
         self._prefetch = prefetch
         self._port: Port | None = None
-        self._generation = 0
-        self._acks = Acks()
+        self._receipts = Receipts(is_bound=source.bound is not None)
         self._tags: dict[str, str] = {}  # of our subscriptions, by queue
         self._coming: list[Coming] = []
         self._sorter = Sorter(house, self, self.names, is_ordered=is_ordered, prefetch=prefetch)
         self._is_ended = False
         self._is_suspended = False
+        self._is_leaving = False  # what comes goes back
         self._changing = asyncio.Lock()  # one change of state at a time
         self._ticking: asyncio.TimerHandle | None = None
         self._paused_looked = 0.0
@@ -168,8 +168,7 @@ class Intake:
         port = self._port
         if port is None or port.lost is not None:
             port = self._port = await self._house.feed.channel()
-            self._generation += 1
-            self._acks = Acks()
+            self._receipts.begin(port)
             port.on_lost(self._lost)
             port.on_cancel(self._cancelled)
         for queue in self.queues:  # one by one: a prefetch is of the channel's next consumer
@@ -190,7 +189,7 @@ class Intake:
             method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
         ) -> None:
             if not self._coming:
-                self._house.loop.call_soon(self._take_in)
+                self._house.loop.call_soon(self._came)
             self._coming.append((method, properties, body, queue))
 
         self._tags[queue] = await port.consume(
@@ -203,27 +202,44 @@ class Intake:
         if port is None or port.lost is not None or not self._tags:
             return
         with self.lock:
-            is_busy = not self.desk.can_give_back
-        if is_busy:
-            return  # ordered, and something is out: see `Desk.give_back`
+            if not self.desk.can_give_back:
+                return  # ordered, and something is out: see `Desk.give_back`
+        if self._is_ordered:
+            await self._leave(port)
+            return
         try:
             for tag in list(self._tags.values()):
                 await port.cancel(tag)
-            self._tags.clear()
-            self._take_in()
-            with self.lock:
-                back = self.desk.give_back()
-            await self._return(back)
-        except (ChannelLost, CallcastError):
+        except ChannelLost:
             return  # the broker has it all back by the end of the channel
+        self._tags.clear()
+        self._receipts.give_back(await self._pardoned())
 
-    async def _return(self, entries: Sequence[Held]) -> None:
-        """Give back without a fault: pardoned first."""
-        if not entries:
-            return
-        returns = [back(one.queue, one.message, one.count) for one in entries]
-        await self._house.forgive(records(returns))
-        self._give_back([one.tag for one in entries if one.generation == self._generation])
+    async def _leave(self, port: Port) -> None:
+        """Give back by the end of the channel, so that the queue has all of it at once.
+
+        Merely cancelled, the next worker would have what stands behind it first.
+        """
+        self._is_leaving = True
+        try:
+            while await self._pardoned():
+                continue  # with what came meanwhile: a prefetch, at most
+            self._tags.clear()
+            self._port = None
+            self._receipts.void()
+            await close_quietly(port)
+        finally:
+            self._is_leaving = False
+
+    async def _pardoned(self) -> list[Held]:
+        """What waits here; it leaves the desk, and that it goes back is known to be no crash."""
+        self._take_in()
+        with self.lock:
+            held = self.desk.give_back()
+        returns = [back(one.queue, one.message, one.count) for one in held]
+        returns += self._sorter.returns if self._is_leaving else ()
+        await self._house.forgive_if_possible(records(returns))
+        return held
 
     async def set_apart(self, suspect: Held) -> None:
         """Before a suspect of an ordered group runs alone: a crash is to be its own only."""
@@ -248,8 +264,8 @@ class Intake:
         self._tags.clear()
         self._coming.clear()
         self._sorter.clear()
-        self._generation += 1
-        if not self._is_ended:
+        self._receipts.void()
+        if not self._is_ended and self._port is not None:  # else it was closed on purpose
             self.trouble = self._house.topology.refused(error, f"consume {self._source}")
             self._house.thread.begin(self._come_back())
         self.wake()
@@ -278,9 +294,13 @@ class Intake:
 
     # Coming in
 
+    def _came(self) -> None:
+        if not self._is_leaving:
+            self._take_in()
+
     def _take_in(self) -> None:
         coming, self._coming = self._coming, []
-        now, source, generation = self._house.clock.now(), self._source, self._generation
+        now, source, generation = self._house.clock.now(), self._source, self.generation
         sorter = self._sorter if self.part is Part.READY else None
         adopted: list[Return] = []
         with self.lock:
@@ -299,7 +319,7 @@ class Intake:
 
     def finish(self, entries: Sequence[Held]) -> None:
         """Acknowledge what is done."""
-        self._acknowledge([one.tag for one in entries if one.generation == self._generation])
+        self._receipts.acknowledge(entries)
 
     async def move(self, hand: Hand, moves: Sequence[Move]) -> list[Delivery]:
         """Copy what is put off or dead, then acknowledge it; what could not be copied."""
@@ -331,26 +351,12 @@ class Intake:
     @property
     def generation(self) -> int:
         """Of the channel that there is now."""
-        return self._generation
+        return self._receipts.generation
 
     def dismiss(self, done: Sequence[Stub], back: Sequence[Stub]) -> None:
         """Acknowledge these, whose copies are safe, and give back those."""
-        generation = self._generation
-        self._acknowledge([stub.tag for stub in done if stub.generation == generation])
-        self._give_back([stub.tag for stub in back if stub.generation == generation])
-
-    def _give_back(self, tags: Sequence[int]) -> None:
-        if self._port is not None:
-            for tag in tags:
-                self._port.give_back(tag, is_bound=self._source.bound is not None)
-            self._acks.returned(tags)
-
-    def _acknowledge(self, tags: Sequence[int]) -> None:
-        port = self._port
-        if port is None or not tags:
-            return
-        for ack in self._acks.acked(tags):
-            port.ack(ack.tag, multiple=ack.multiple)
+        self._receipts.acknowledge(done)
+        self._receipts.give_back(back)
 
     # Time
 
@@ -362,11 +368,7 @@ class Intake:
             back = self.desk.expire(now)
             pause = min(TICK_MAX, self.desk.lease_min / 10.0)
         self._ticking = self._house.loop.call_later(pause, self._tick)
-        if back and self._port is not None:
-            mine = [one.tag for one in back if one.generation == self._generation]
-            for tag in mine:
-                self._port.reject(tag)
-            self._acks.returned(mine)
+        self._receipts.give_back(back, is_failed=True)
         if back or self._is_ordered:
             self.wake()
         if now >= self._paused_looked + PAUSE_LOOK:

@@ -36,6 +36,7 @@ class Link:
         self._opening = asyncio.Lock()
         self._ports: set[Port] = set()
         self._unblocked: list[asyncio.Future[None]] = []
+        self._alarmed: list[asyncio.Future[None]] = []
         self._is_closed = False
 
     @property
@@ -76,6 +77,16 @@ class Link:
             waiter: asyncio.Future[None] = self._loop.create_future()
             self._unblocked.append(waiter)
             await waiter
+
+    async def blocked(self) -> None:
+        """Return when the broker has an alarm; it says so when something was published."""
+        while not self.is_blocked:
+            waiter: asyncio.Future[None] = self._loop.create_future()
+            self._alarmed.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._alarmed.remove(waiter)
 
     async def close(self) -> None:
         """Close in order: what was written is read by the broker. Idempotent."""
@@ -146,6 +157,8 @@ class Link:
 
     def _blocked(self, *_: object) -> None:
         self.is_blocked = True
+        for waiter in self._alarmed:
+            fulfil(waiter, None)
 
     def _unblock(self, *_: object) -> None:
         self.is_blocked = False

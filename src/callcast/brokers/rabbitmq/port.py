@@ -212,9 +212,13 @@ class Port:
             self._channel.basic_reject(tag, requeue=True)
 
     async def close(self) -> None:
-        """Close; what is unacknowledged goes back. Idempotent."""
+        """Close; what is unacknowledged goes back, before others are given more. Idempotent."""
         if self.lost is not None or not self._channel.is_open:
             return
+        # The driver would cancel each subscription first, and a queue with a single active consumer
+        # then gives the next one what stands behind the messages that are still here. Let it think
+        # that it has done so: the end of the channel is one event for the queue.
+        self._channel._cancelled.update(self._channel._consumers)  # type: ignore[attr-defined]  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType] - there is no other way to say it
         ended: asyncio.Future[None] = self._loop.create_future()
         self.on_lost(lambda _: fulfil(ended, None))
         self._channel.close()

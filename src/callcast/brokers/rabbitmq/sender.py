@@ -61,6 +61,17 @@ class Sender:
                 await self._turn()
         return await batch.ended
 
+    async def send_unless_blocked(self, letters: Sequence[Letter]) -> list[Answer] | None:
+        """The same, but None as soon as the broker has an alarm: they may arrive when it ends."""
+        sending = self._loop.create_task(self.send(letters))
+        alarm = self._loop.create_task(self._link.blocked())
+        try:
+            await asyncio.wait({sending, alarm}, return_when=asyncio.FIRST_COMPLETED)
+            return await sending if sending.done() else None
+        finally:
+            sending.cancel()
+            alarm.cancel()
+
     async def _ready(self) -> tuple[Port, Confirms[_Slot]]:
         async with self._opening:
             port = self._port

@@ -1,7 +1,9 @@
 """A stream that everybody reads from its beginning and adds to: what AMQP itself cannot be asked.
 
 Its records have one order for all readers. To know that nothing is left to read one adds a mark
-and reads until it comes: a stream does not tell where its end is.
+and reads until it comes: a stream does not tell where its end is. While an alarm of the broker
+stops all publishes, silence has to say so: workers must be able to start then, since only they
+make it end.
 """
 
 from __future__ import annotations
@@ -27,6 +29,16 @@ WHOLE_AFTER = 500
 """Records after which a whole one is added: far fewer than a stream holds before it is cut."""
 READ_MAX = 30.0
 """Seconds that reading to the end may take."""
+QUIET = 1.0
+"""Seconds without a record that are taken for the end while no mark can be added."""
+NO_REPLICA = "running replica"
+"""What a node of a cluster says that was started a moment ago."""
+PAUSE = 0.25
+"""Seconds until it is asked again."""
+
+
+class Blocked(Unavailable):
+    """The broker takes no publishes."""
 
 
 class Tape:
@@ -56,9 +68,15 @@ class Tape:
         self._is_declared = False
 
     async def add(self, records: Sequence[dict[str, Any]]) -> None:
-        """Add records; they are durable on return. Raises `Unavailable`."""
+        """Add records; they are durable on return. Raises `Unavailable`, also under an alarm."""
         await self._declare()
-        answers = await self._roll.sender.send([self._letter(record) for record in records])
+        letters = [self._letter(record) for record in records]
+        answers = await self._roll.sender.send_unless_blocked(letters)
+        if answers is None:
+            raise Blocked(
+                f"RabbitMQ at {self._roll.link.endpoint} has an alarm and takes no messages: see"
+                " 'rabbitmq-diagnostics alarms', and free memory or disk"
+            )
         if any(answer is not Fate.CONFIRMED for answer in answers):
             raise Unavailable(f"the stream {self._name!r} did not take a record: {answers}")
 
@@ -66,11 +84,14 @@ class Tape:
         """Read all that was added before this call. Raises `Unavailable`."""
         async with self._reading:
             mark = secrets.token_hex(8)
-            await self.add([{"mark": mark}])
+            try:
+                await self.add([{"mark": mark}])
+            except Blocked:
+                mark = ""
             try:
                 async with asyncio.timeout(READ_MAX):
-                    await self._read_to(mark)
-                if self._whole is not None and self._since > WHOLE_AFTER:
+                    await self._read_patiently(mark)
+                if mark and self._whole is not None and self._since > WHOLE_AFTER:
                     await self.add([self._whole(self._next - 1)])
             except TimeoutError as error:
                 raise Unavailable(
@@ -92,9 +113,22 @@ class Tape:
             await close_quietly(port)
         self._is_declared = True
 
+    async def _read_patiently(self, mark: str) -> None:
+        while True:
+            try:
+                return await self._read_to(mark)
+            except ChannelLost as error:
+                if NO_REPLICA not in error.text:
+                    raise
+            woken: asyncio.Future[None] = self._roll.loop.create_future()
+            self._roll.loop.call_later(PAUSE, fulfil, woken, None)
+            await woken
+
     async def _read_to(self, mark: str) -> None:
+        """Read until this mark has come; without one, until nothing more comes."""
         port = await self._roll.link.channel()
         came: asyncio.Future[None] = self._roll.loop.create_future()
+        quiet = asyncio.timeout(None if mark else QUIET)
 
         def on_message(
             method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
@@ -104,10 +138,12 @@ class Tape:
             if offset < self._next:
                 return
             self._next = offset + 1
+            if not mark:
+                quiet.reschedule(self._roll.loop.time() + QUIET)
             record: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
             self._since = 0 if "whole" in record else self._since + 1
             self._fold(record, offset)
-            if record.get("mark") == mark:
+            if mark and record.get("mark") == mark:
                 fulfil(came, None)
 
         port.on_lost(lambda error: fail(came, error))
@@ -116,7 +152,11 @@ class Tape:
             await port.consume(
                 self._name, on_message, prefetch=PREFETCH, arguments={"x-stream-offset": start}
             )
-            await came
+            async with quiet:
+                await came
+        except TimeoutError:
+            if not quiet.expired():
+                raise
         finally:
             await close_quietly(port)
 

@@ -84,9 +84,23 @@ class Topology:
         return new
 
     async def restore(self) -> None:
-        """Make again what this process has ensured, should it be gone."""
+        """Make again what this process has ensured, should any of it be gone.
+
+        What is whole is only looked at: to bind again is a transaction of all nodes of a cluster,
+        and one that stands still would hold it up for a minute, though its queues go on elsewhere.
+        """
+        if await self._is_whole():
+            return
         await self.each(sorted(self._topics), self._make_topic, "declare topics")
         await self._make_groups(list(self._sources.values()))
+
+    async def _is_whole(self) -> bool:
+        """Whether all that was ensured here is there."""
+        topics = sorted(self._topics)
+        wanted = [queue for one in self._sources.values() for queue in Names(one).all]
+        wanted += [log_name(topic) for topic in topics if self._retain > 0]
+        is_missing = [await self._topic_difference(topic) for topic in topics]
+        return not any(is_missing) and len(await self.counts(wanted)) == len(wanted)
 
     async def differences(
         self, topics: Sequence[str], sources: Sequence[Source]
