@@ -129,6 +129,11 @@ def test_it_installs_again_when_something_else_is_asked_for(tmp_path: Path) -> N
     ]
 
 
+TESTS = "run -m pytest --ignore=tests/conformance"
+SUITE = "run -m pytest tests/conformance"
+SUITE_ENDS = "echo the suite says; exit ${SUITE:-0}"
+
+
 def all_checks(folder: Path, servers: str, **env: str) -> subprocess.CompletedProcess[str]:
     """Run `scripts/test` with tools that find nothing, and a `scripts/servers` of that code."""
     tools = folder / ".venv" / "bin"
@@ -138,7 +143,11 @@ def all_checks(folder: Path, servers: str, **env: str) -> subprocess.CompletedPr
         shutil.copy(ROOT / "scripts" / name, folder / "scripts" / name)
     (folder / "pyproject.toml").write_text("")
     for name in ("python", "ruff", "mypy", "pyright", "lint-imports", "coverage"):
-        fake(tools, name, '[ "$*" = "run -m pytest" ] && exit ${PYTEST:-0}; exit 0')
+        fake(
+            tools,
+            name,
+            f'case "$*" in "{TESTS}") exit ${{TESTS:-0}};; "{SUITE}") {SUITE_ENDS};; esac',
+        )
     fake(folder / "scripts", "servers", f'echo "$@" >>said\n{servers}')
     return subprocess.run(
         [SHELL, "scripts/test"],
@@ -150,10 +159,15 @@ def all_checks(folder: Path, servers: str, **env: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("pytest_exit", [0, 1])
-def test_all_checks_start_the_servers_and_let_go_of_them(tmp_path: Path, pytest_exit: int) -> None:
-    done = all_checks(tmp_path, "exit 0", PYTEST=str(pytest_exit))
-    assert done.returncode == pytest_exit, done.stdout
+@pytest.mark.parametrize(("tests", "suite"), [(0, 0), (1, 0), (0, 1)])
+def test_all_checks_start_the_servers_and_let_go_of_them(
+    tmp_path: Path, tests: int, suite: int
+) -> None:
+    done = all_checks(tmp_path, "exit 0", TESTS=str(tests), SUITE=str(suite))
+    assert done.returncode == max(tests, suite), done.stdout
+    assert "the suite says" in done.stdout
+    failed = done.stdout.partition("failed:")[2]
+    assert (f"coverage {TESTS}" in failed, f"coverage {SUITE}" in failed) == (tests > 0, suite > 0)
     started, stopped = (tmp_path / "said").read_text().splitlines()
     verb, _, holder, *names = started.split()
     assert (verb, *names) == ("start", "rabbitmq", "kafka")
