@@ -29,6 +29,10 @@ from callcast.runtime.system import system_ports
 R = TypeVar("R")
 
 
+_ANY = Operation("any.operation", str, str, idempotent=True)
+"""For the recipe of calls when no operation is named."""
+
+
 class Explained(Struct, frozen=True):
     """One recipe: whose, of which kind, its layers outermost first."""
 
@@ -129,9 +133,9 @@ class Explainer:
         yield self.consume(f"{contract.name} in {handler.where}", handler)
 
     def call(self, name: str, operation: Operation[Any, Any] | None = None) -> Explained:
-        """Around a call to a peer."""
+        """Around a call to a peer: that operation, or any that may be repeated."""
         policy = self._settings.policy
-        layers = recipes.call(policy, operation, self._ports, has_timer=True)
+        layers = recipes.call(policy, operation or _ANY, self._ports, has_timer=True)
         return Explained(name, "CALL", recipes.names(layers))
 
     def serve(self, name: str, handler: Handler | None = None) -> Explained:
@@ -141,7 +145,8 @@ class Explainer:
 
     def publish(self, name: str) -> Explained:
         """Around a publish or cast."""
-        return Explained(name, "PUBLISH", recipes.names(recipes.publish(self._ports)))
+        layers = recipes.publish(self._ports, deadline=self._settings.publish_deadline)
+        return Explained(name, "PUBLISH", recipes.names(layers))
 
     def consume(self, name: str, handler: Handler | None = None) -> Explained:
         """Around a handler that consumes, and when its failures are tried again."""

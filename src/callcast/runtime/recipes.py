@@ -86,17 +86,20 @@ def serve(ports: Ports, inbox: Layer[object] | None = None) -> list[Layer[object
     return checked(layers)
 
 
-def publish(ports: Ports, retry: Retry | None = None) -> list[Layer[object]]:
+def publish(
+    ports: Ports, retry: Retry | None = None, *, deadline: float | None = None
+) -> list[Layer[object]]:
     """Around the coalescer. A message keeps its id, so that sending it again is harmless.
 
-    It is validated where it is encoded, before it gets here.
+    It is validated where it is encoded, before it gets here. `deadline` in seconds is for a
+    message that comes without one.
     """
     options = retry or Retry()
     budget = Budget(options.budget, options.budget_ratio, lock=Lock())
     judge = Judge(options, budget, dice=ports.dice, repeats=_may_pass)
     layers: list[Layer[object] | None] = [
         *observed(ports),
-        Deadline(clock=ports.clock),
+        Deadline(deadline, clock=ports.clock),
         RetryLayer(judge, clock=ports.clock, observer=ports.observer),
     ]
     return checked(layers)

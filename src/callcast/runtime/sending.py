@@ -33,7 +33,7 @@ class Sender:
         self._deadline = settings.publish_deadline
         self._body_max_bytes = min(settings.body_max_bytes, broker.traits.body_max_bytes)
         self._run: Next[object] = recipes.assembled(
-            recipes.publish(ports), self._hand_over, ports.observer
+            recipes.publish(ports, deadline=self._deadline), self._hand_over, ports.observer
         )
         self._known: dict[int, object] = {}  # contracts whose topic exists, by their id()
 

@@ -36,6 +36,13 @@ def test_every_kind_has_defaults(kind: str) -> None:
     assert list(layers(kind)) == [kind.upper()]
 
 
+def test_the_limits_that_hold_without_any_setting_are_shown() -> None:
+    assert "Deadline(5 s)" in layers("publish")["PUBLISH"]
+    call = layers("call")["CALL"]
+    assert "Deadline(1 s)" in call
+    assert "AttemptTimeout(0.5 s)" in call
+
+
 def test_settings_of_the_folder_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "callcast.toml").write_text('attempts = 7\ndelays = "1,2"\nimmediate = 0\n')
