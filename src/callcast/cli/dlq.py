@@ -152,7 +152,9 @@ def redrive(
         return results, await _stopped(redriving, results)
 
     results, stopped = on_broker(url, send)
-    emit([msgspec.structs.asdict(result) for result in results], form, ("id", "group", "error"))
+    if results or form != "table":
+        records = [msgspec.structs.asdict(result) for result in results]
+        emit(records, form, ("id", "group", "error"))
     _conclude(results, wanted, stopped)
 
 

@@ -86,8 +86,8 @@ class Explainer:
     def explain(self, found: object, name: str) -> Iterator[Explained]:
         """All recipes that a thing is about."""
         raise Failure(
-            f"{name} is a {type(found).__name__}: explained are Service, Bus, Operation, Event,"
-            " Policy and Recovery"
+            f"{name} is of type {type(found).__name__}: explained are Service, Bus, Operation,"
+            " Event, Policy and Recovery"
         )
 
     @explain.register

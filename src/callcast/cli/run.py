@@ -95,7 +95,7 @@ def bus_of(found: Sequence[object], url: str | None, peers: Mapping[str, str]) -
             raise Failure(f"{found[0]!r} says itself which broker and peers it has")
         return found[0]
     wrong = next(each for each in found if not isinstance(each, Service))
-    raise Failure(f"name Services, or one Bus; not a {type(wrong).__name__}")
+    raise Failure(f"name Services, or one Bus; not {type(wrong).__name__}")
 
 
 def listener(host: str, port: int) -> socket.socket:

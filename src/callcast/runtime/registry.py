@@ -19,18 +19,19 @@ from callcast.ports.session import Database
 from callcast.ports.transport import Asgi, Dispatcher, Transport
 from callcast.runtime.ports import Ports
 
-_EXTRAS = {
-    "amqp": ("pika", "rabbitmq"),
-    "amqps": ("pika", "rabbitmq"),
-    "kafka": ("confluent_kafka", "kafka"),
-    "kafkas": ("confluent_kafka", "kafka"),
-    "nats": ("nats", "nats"),
-    "redis": ("redis", "redis"),
-    "rediss": ("redis", "redis"),
-    "postgres": ("asyncpg", "postgres"),
-    "postgresql": ("asyncpg", "postgres"),
+_KNOWN = ("memory", "sqlite", "amqp", "amqps")
+"""Schemes of the brokers that this version has."""
+
+_NOT_YET = {
+    "kafka": "kafka",
+    "kafkas": "kafka",
+    "nats": "nats",
+    "redis": "redis",
+    "rediss": "redis",
+    "postgres": "postgres",
+    "postgresql": "postgres",
 }
-"""Brokers beyond the core: their driver, and the extra that brings it."""
+"""Schemes of brokers that have no adapter in this version, and what they are called."""
 
 
 class Address(Protocol):
@@ -90,16 +91,13 @@ def open_broker(url: str, clock: Clock) -> Broker:
         return _sqlite(url, options, clock)
     if parts.scheme in {"amqp", "amqps"}:
         return _rabbitmq(url, clock)
-    if parts.scheme in _EXTRAS:
-        driver, extra = _EXTRAS[parts.scheme]
-        load(driver, extra=extra)
+    if parts.scheme in _NOT_YET:
         raise Misuse(
-            f"broker {parts.scheme}://: this version of callcast has no {extra} adapter yet; use"
-            " amqp://host/, sqlite:///file.db or memory://"
+            f"broker {parts.scheme}://: this version of callcast has no {_NOT_YET[parts.scheme]}"
+            " adapter yet; use amqp://host/, sqlite:///file.db or memory://"
         )
-    known = ", ".join(["memory", "sqlite", *_EXTRAS])
     raise Misuse(
-        f"broker URL with scheme {parts.scheme!r}: use one of {known},"
+        f"broker URL with scheme {parts.scheme!r}: use one of {', '.join(_KNOWN)},"
         " such as 'sqlite:///orders.db'"
     )
 

@@ -136,6 +136,13 @@ def test_a_dead_letter_that_is_none_is_said(url: str) -> None:
     assert "there is no dead letter m-none" in result.stderr
 
 
+def test_a_redrive_of_none_shows_no_empty_table(url: str) -> None:
+    result = run("dlq", "redrive", "m-none")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "there is no dead letter m-none" in result.stderr
+
+
 def test_a_redrive_of_one_goes_to_the_group_that_failed_and_counts(url: str) -> None:
     redriven = records("dlq", "redrive", "m-harp")
     assert redriven == [{"id": "m-harp", "topic": "orders.placed", "group": "stock", "error": ""}]

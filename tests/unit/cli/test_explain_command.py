@@ -103,4 +103,4 @@ def test_policies_and_recoveries_are_explained() -> None:
 def test_what_cannot_be_explained_is_said() -> None:
     result = run("shop.bank:LIMIT")
     assert result.exit_code == 2
-    assert "is a int" in result.stderr
+    assert "is of type int" in result.stderr

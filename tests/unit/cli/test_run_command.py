@@ -228,9 +228,9 @@ def test_services_share_a_bus_and_a_bus_is_taken_as_it_is() -> None:
 @pytest.mark.parametrize(
     ("found", "url", "text"),
     [
-        ([3], None, "not a int"),
+        ([3], None, "not int"),
         ([Bus("memory://", name="b")], "memory://", "says itself"),
-        ([Service("one"), Bus("memory://", name="b")], None, "not a Bus"),
+        ([Service("one"), Bus("memory://", name="b")], None, "not Bus"),
     ],
 )
 def test_what_cannot_be_run_is_refused(found: Sequence[object], url: str | None, text: str) -> None:

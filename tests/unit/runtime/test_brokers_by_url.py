@@ -27,12 +27,12 @@ def writing(database: object) -> Service:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("kafka://host", r"pip install 'callcast\[kafka\]'"),
+        ("kafka://host", "has no kafka adapter yet"),
         ("amqp://host", r"pip install 'callcast\[rabbitmq\]'"),
-        ("nats://host", r"pip install 'callcast\[nats\]'"),
-        ("rediss://host", r"pip install 'callcast\[redis\]'"),
-        ("postgresql://host", r"pip install 'callcast\[postgres\]'"),
-        ("carrier-pigeon://", "use one of memory, sqlite"),
+        ("nats://host", "has no nats adapter yet"),
+        ("rediss://host", "has no redis adapter yet"),
+        ("postgresql://host", "has no postgres adapter yet"),
+        ("carrier-pigeon://", "use one of memory, sqlite, amqp, amqps, such"),
         ("memory://?speed=fast", "option 'speed' is unknown"),
         ("sqlite:///a.db?sync=off", "option 'sync' is unknown"),
         ("sqlite:///a.db?retain=long", "number of seconds"),
@@ -42,16 +42,9 @@ def writing(database: object) -> Service:
 def test_a_url_that_names_no_broker_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, url: str, said: str
 ) -> None:
-    for driver in ("pika", "confluent_kafka", "nats", "redis", "asyncpg"):
-        monkeypatch.setitem(sys.modules, driver, None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "pika", None)  # as if it were not installed
     with pytest.raises(Misuse, match=said):
         registry.open_broker(url, AsyncioClock())
-
-
-def test_a_driver_whose_adapter_is_not_there_yet_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "load", lambda module, extra="": None)
-    with pytest.raises(Misuse, match="no nats adapter yet"):
-        registry.open_broker("nats://host", AsyncioClock())
 
 
 def test_a_missing_module_inside_an_installed_library_is_not_mistaken_for_an_extra() -> None:

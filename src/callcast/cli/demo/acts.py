@@ -171,7 +171,7 @@ class Acts:
             if result.error:
                 self.missed.append(f"a dead letter could not be redriven: {result.error}")
         self.redriven |= dead
-        stage.say(f"a box for a {OVERSIZED} is found, and {len(dead)} dead letter is redriven")
+        stage.say(f"a box for a {OVERSIZED} is found, and dead letters redriven: {len(dead)}")
 
     async def _killed_when_busy(self) -> int:
         """How many orders fulfilment held when killed: it is frozen while they are counted."""

@@ -112,7 +112,7 @@ def in_words(verdict: Verdict) -> str:
     lines = [
         taken,
         became,
-        f"{account.twice} effects came twice; {account.redriven} of the orders were redriven.",
+        f"{account.twice} effects came twice; orders redriven: {account.redriven}.",
         "Meanwhile:",
         *(
             f"  {fault.at:5.1f} s  {fault.kind}, {HIT[fault.kind]} {fault.in_flight}"
