@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -63,6 +64,12 @@ def test_what_is_wrong_is_said_and_exits_1(problems: list[str], form: str) -> No
     result = run("-o", form)
     assert result.exit_code == 1
     assert "WRONG: lost: o-1" in (result.stderr if form == "json" else result.stdout)
+
+
+def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    result = run("--broker", f"sqlite:///{tmp_path}/no/x.db")
+    assert result.exit_code == 2
+    assert f"mkdir -p {tmp_path}/no" in result.stderr
 
 
 def test_fewer_orders_than_the_faults_need_are_a_usage_error(problems: list[str]) -> None:

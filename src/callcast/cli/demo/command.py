@@ -7,14 +7,17 @@ import importlib
 import json
 import signal
 import sys
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import msgspec
 
 from callcast.cli.demo.account import Account, Verdict
 from callcast.cli.demo.house import examples
-from callcast.cli.failure import FINDINGS, Interrupted
+from callcast.cli.failure import FINDINGS, Failure, Interrupted
 from callcast.cli.output import note
+from callcast.runtime.registry import sqlite_path
 
 ORDERS_MIN = 20
 """Fewer leave some fault without anything to hit."""
@@ -67,6 +70,7 @@ def demo(ctx: click.Context, *, url: str | None, orders: int, seed: int, form: s
     fails, messages are delivered twice, and one order cannot be handled until a dead letter is
     redriven. The account at the end says what became of each order.
     """
+    _check_folder(url)
     verdict = asyncio.run(_played(url, orders, seed))
     if form == "json":
         click.echo(json.dumps(msgspec.to_builtins(verdict.account), indent=2))
@@ -76,6 +80,15 @@ def demo(ctx: click.Context, *, url: str | None, orders: int, seed: int, form: s
         click.echo(in_words(verdict))
     if verdict.problems:
         ctx.exit(FINDINGS)
+
+
+def _check_folder(url: str | None) -> None:
+    """Refuse a SQLite file in a folder that is not there."""
+    if url is None or urlsplit(url).scheme != "sqlite":
+        return
+    folder = Path(sqlite_path(url)).parent
+    if not folder.is_dir():
+        raise Failure(f"there is no folder {folder} for the file", fix=f"mkdir -p {folder}")
 
 
 async def _played(url: str | None, orders: int, seed: int) -> Verdict:
