@@ -13,6 +13,7 @@ from callcast.testing.broker_suite.processes import Processes
 
 FAULTS = {
     "forgetful": "what_kills_its_process_ten_times_is_dead_and_its_neighbours_are_handled",
+    "blaming": "what_kills_its_process_spares_its_neighbours_of_an_ordered_source",
     "hasty": "what_a_killed_process_held_is_handled_by_another",
     "lonely": "processes_share_the_messages_of_a_group",
     "lazy": "what_many_processes_publish_arrives",

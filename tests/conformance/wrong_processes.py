@@ -31,6 +31,18 @@ def open_forgetful(path: str) -> Broker:
     return _opened(path)
 
 
+def open_blaming(path: str) -> Broker:
+    """Opens one that counts the crash of one message against all that it hands over with it."""
+
+    async def blaming(self: SqliteConsumer, limit: int, wait: float) -> Sequence[Delivery]:
+        taken = await fetch(self, limit, wait)
+        worst = max((each.crashes for each in taken), default=0)
+        return [replace(each, crashes=worst) for each in taken]
+
+    SqliteConsumer.fetch = blaming  # type: ignore[method-assign]
+    return _opened(path)
+
+
 def open_hasty(path: str) -> Broker:
     """Opens one that settles what it hands over before it was handled."""
 

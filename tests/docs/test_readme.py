@@ -109,7 +109,9 @@ async def test_an_existing_api_is_called_with_a_typed_contract() -> None:
     api = Starlette(routes=[Route("/users/{id}", user)])
     existing = module("existing")
     async with serving(api) as url:
-        assert await existing.name_of(7, url) == "Ada"
+        name = await existing.name_of(7, url)
+    assert name == "Ada"
+    assert f'`await name_of(7, url)` is `"{name}"`' in (ROOT / "README.md").read_text("utf-8")
 
 
 async def test_an_effect_happens_once_and_its_event_leaves_after_the_commit() -> None:

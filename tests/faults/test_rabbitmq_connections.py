@@ -31,12 +31,12 @@ pytestmark = pytest.mark.timeout(90)
 
 async def test_a_blocked_loop_does_not_stop_the_heartbeats(rabbitmq_url: str) -> None:
     """The server closes what has been silent for three of them; blocked is the handlers' loop."""
-    async with opened(f"{rabbitmq_url}?heartbeat=1") as broker:
+    async with opened(f"{rabbitmq_url}?heartbeat=3") as broker:
         source = await listening(broker)
         await broker.publish([message("m", source.topic)])
         consumer = await broker.consume(source)
         held = await fetched(consumer, 1)
-        time.sleep(5.0)  # on purpose
+        time.sleep(10.0)  # on purpose
         await consumer.settle([(one, DONE) for one in held])
         await broker.publish([message("n", source.topic)])
         [one] = await fetched(consumer, 1)

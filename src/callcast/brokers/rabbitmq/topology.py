@@ -86,21 +86,12 @@ class Topology:
     async def restore(self) -> None:
         """Make again what this process has ensured, should any of it be gone.
 
-        What is whole is only looked at: to bind again is a transaction of all nodes of a cluster,
-        and one that stands still would hold it up for a minute, though its queues go on elsewhere.
+        Bound again in any case: a server that is killed may have forgotten the bindings of its last
+        seconds though the queues are there, and nobody can be asked for a binding. In a cluster of
+        which a node stands still that waits until the others take it for dead.
         """
-        if await self._is_whole():
-            return
         await self.each(sorted(self._topics), self._make_topic, "declare topics")
         await self._make_groups(list(self._sources.values()))
-
-    async def _is_whole(self) -> bool:
-        """Whether all that was ensured here is there."""
-        topics = sorted(self._topics)
-        wanted = [queue for one in self._sources.values() for queue in Names(one).all]
-        wanted += [log_name(topic) for topic in topics if self._retain > 0]
-        is_missing = [await self._topic_difference(topic) for topic in topics]
-        return not any(is_missing) and len(await self.counts(wanted)) == len(wanted)
 
     async def differences(
         self, topics: Sequence[str], sources: Sequence[Source]
