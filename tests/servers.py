@@ -247,7 +247,7 @@ def manage(url: str, method: str, path: str, body: object = None) -> object:
 
 
 def answer_to(request: urllib.request.Request) -> object:
-    """What it answers; a cluster of which a node was away refuses for a while."""
+    """What it answers; a node that was just started refuses for a while, and so do its peers."""
     deadline = time.monotonic() + WHOLE
     while True:
         try:
@@ -257,6 +257,10 @@ def answer_to(request: urllib.request.Request) -> object:
             with error:
                 if error.code < SERVER_ERROR or time.monotonic() > deadline:
                     raise
+            time.sleep(0.5)
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
             time.sleep(0.5)
         else:
             return json.loads(text) if text else None
