@@ -92,9 +92,11 @@ def open_broker(url: str, clock: Clock) -> Broker:
     if parts.scheme in {"amqp", "amqps"}:
         return _rabbitmq(url, clock)
     if parts.scheme in _NOT_YET:
+        name = _NOT_YET[parts.scheme]
         raise Misuse(
-            f"broker {parts.scheme}://: this version of callcast has no {_NOT_YET[parts.scheme]}"
-            " adapter yet; use amqp://host/, sqlite:///file.db or memory://"
+            f"broker {parts.scheme}://: this version of callcast has no {name} adapter yet, and"
+            f" pip install 'callcast[{name}]' brings its driver only; use amqp://host/,"
+            " sqlite:///file.db or memory://"
         )
     raise Misuse(
         f"broker URL with scheme {parts.scheme!r}: use one of {', '.join(_KNOWN)},"

@@ -27,7 +27,10 @@ def writing(database: object) -> Service:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("kafka://host", "has no kafka adapter yet"),
+        (
+            "kafka://host",
+            r"has no kafka adapter yet, and pip install 'callcast\[kafka\]' brings its",
+        ),
         ("amqp://host", r"pip install 'callcast\[rabbitmq\]'"),
         ("nats://host", "has no nats adapter yet"),
         ("rediss://host", "has no redis adapter yet"),
