@@ -114,11 +114,12 @@ class Tape:
         self._is_declared = True
 
     async def _read_patiently(self, mark: str) -> None:
+        """Read on over the loss of a connection: what was read is not read again."""
         while True:
             try:
                 return await self._read_to(mark)
             except ChannelLost as error:
-                if NO_REPLICA not in error.text:
+                if error.is_of_channel and NO_REPLICA not in error.text:
                     raise
             woken: asyncio.Future[None] = self._roll.loop.create_future()
             self._roll.loop.call_later(PAUSE, fulfil, woken, None)
@@ -128,7 +129,7 @@ class Tape:
         """Read until this mark has come; without one, until nothing more comes."""
         port = await self._roll.link.channel()
         came: asyncio.Future[None] = self._roll.loop.create_future()
-        quiet = asyncio.timeout(None if mark else QUIET)
+        quiet = asyncio.timeout(None)
 
         def on_message(
             method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
@@ -149,10 +150,12 @@ class Tape:
         port.on_lost(lambda error: fail(came, error))
         try:
             start = "first" if self._next < 0 else self._next
-            await port.consume(
-                self._name, on_message, prefetch=PREFETCH, arguments={"x-stream-offset": start}
-            )
-            async with quiet:
+            async with quiet:  # the first record may come before the answer to `consume`
+                await port.consume(
+                    self._name, on_message, prefetch=PREFETCH, arguments={"x-stream-offset": start}
+                )
+                if not mark:
+                    quiet.reschedule(self._roll.loop.time() + QUIET)
                 await came
         except TimeoutError:
             if not quiet.expired():
