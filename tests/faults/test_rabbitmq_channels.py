@@ -32,7 +32,16 @@ async def test_what_is_handled_over_a_lost_connection_is_handled_once(
     await broker.publish([message(f"m{number}", source.topic) for number in range(5)])
     consumer = await broker.consume(source)
     held = await fetched(consumer, 3)
+    intake = consumer.intake
+    before = intake.generation
+
+    def is_back() -> bool:
+        """Whether all of it has come again over another channel."""
+        now = intake.generation
+        return now > before and [one.generation for one in intake.desk.held] == [now] * 5
+
     assert await until(lambda: drop_connections(a_rabbitmq_of_its_own, "consume"))
+    await until(is_back)
     rest = await fetched(consumer, 2)
     assert sorted(one.message.id for one in rest) == ["m3", "m4"]
     await consumer.settle([(one, DONE) for one in (*held, *rest)])
