@@ -14,7 +14,6 @@ PRODUCERS = 20
 CONSUMERS = 2
 
 
-@pytest.mark.battery
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("order", [ORDERED, PLAIN])
 async def test_killed_at_a_third_and_at_half_of_ten_thousand_messages_it_loses_none(

@@ -94,11 +94,10 @@ class RabbitConsumer:
         return ()
 
     async def _alone(self, taken: Sequence[Delivery]) -> Sequence[Delivery]:
-        """The same, or the first suspect in it alone: its neighbours must not pay for it."""
-        suspect = next((one for one in taken if one.crashes >= SUSPECT_CRASHES), None)
-        if suspect is None:
+        """The same; before a suspect its neighbours are pardoned, which must not pay for it."""
+        suspect = taken[0]
+        if suspect.crashes < SUSPECT_CRASHES:
             return taken
-        self._put_back([one for one in taken if one is not suspect])
         lease = suspect.handle
         assert isinstance(lease, Lease)  # noqa: S101 - the desk's own
         try:
@@ -106,14 +105,13 @@ class RabbitConsumer:
         except Stopped:
             return ()
         except BaseException:
-            self._put_back([suspect])
+            self._put_back(suspect)
             raise
-        return [suspect]
+        return taken
 
-    def _put_back(self, deliveries: Sequence[Delivery]) -> None:
+    def _put_back(self, delivery: Delivery) -> None:
         with self._intake.lock:
-            verdicts = [(one, Release()) for one in deliveries]
-            self._intake.desk.settle(self._hand, verdicts, self._clock.now())
+            self._intake.desk.settle(self._hand, [(delivery, Release())], self._clock.now())
 
     async def settle(self, verdicts: Sequence[tuple[Delivery, Outcome]]) -> None:
         """Carry out all verdicts; raises `Unsettled`, the rest being settled.

@@ -203,7 +203,10 @@ class Desk:
         return not self._hands
 
     def take(self, hand: Hand, limit: int, now: float) -> list[Delivery]:
-        """Hand out up to `limit` messages, each on a lease."""
+        """Hand out up to `limit` messages, each on a lease; a suspect of an ordered group alone.
+
+        Not before what stands before it of its own key, and nothing behind it.
+        """
         taken: list[Delivery] = []
         if self.is_paused or hand not in self._hands:
             return taken
@@ -214,10 +217,16 @@ class Desk:
             if entry is None:
                 break
             assert isinstance(entry, Held)  # noqa: S101 - this shelf holds no other
+            is_suspect = self._lanes is not None and entry.crashes >= SUSPECT_CRASHES
+            if is_suspect and taken:
+                self._put_back(entry, now, now)
+                break
             entry.token = token = next(self._tokens)
             entry.out_at = now
             leases[token] = handle = Lease(entry, token, until)
             taken.append(Delivery(entry.message, entry.round, entry.crashes, handle))
+            if is_suspect:
+                break
         if taken:
             hand.check_at = min(hand.check_at, until)
         return taken
