@@ -20,7 +20,7 @@ from callcast.brokers.rabbitmq import RabbitBroker
 from callcast.core.errors import Unavailable
 from callcast.core.message import Message
 from callcast.core.outcome import DONE
-from callcast.ports.broker import Consumer, Delivery, Source
+from callcast.ports.broker import Consumer, Delivery, Source, Unsettled
 from callcast.runtime.clock import AsyncioClock
 
 T = TypeVar("T")
@@ -159,3 +159,12 @@ def drop_connections(own: OwnRabbitMq, name: str = "") -> int:
 def is_at_least(version: str, wanted: tuple[int, ...]) -> bool:
     """Whether a server's version is that one or a later one."""
     return tuple(int(each) for each in version.split(".")[: len(wanted)]) >= wanted
+
+
+async def is_settled(consumer: Consumer, one: Delivery) -> bool:
+    """Between two channels it is nobody's, for a moment."""
+    try:
+        await consumer.settle([(one, DONE)])
+    except Unsettled:
+        return False
+    return True

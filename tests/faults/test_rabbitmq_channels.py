@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
 
 import pytest
-from rabbitmq_parts import drop_connections, fetched, handled, listening, message, opened, until
+from rabbitmq_parts import (
+    drop_connections,
+    fetched,
+    handled,
+    is_settled,
+    listening,
+    message,
+    opened,
+    until,
+)
 from servers import OwnRabbitMq
 
 from callcast.brokers.rabbitmq import RabbitBroker
 from callcast.core.errors import Unavailable
 from callcast.core.outcome import DONE
-from callcast.ports.broker import Consumer, Delivery, Part, Unsettled
+from callcast.ports.broker import Part, Unsettled
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-async def broker(a_rabbitmq_of_its_own: OwnRabbitMq) -> AsyncGenerator[RabbitBroker]:
-    async with opened(a_rabbitmq_of_its_own.url) as one:
-        yield one
 
 
 async def test_what_is_handled_over_a_lost_connection_is_handled_once(
@@ -90,19 +92,10 @@ async def test_a_handler_beyond_the_consumer_timeout_runs_once(
                 await asyncio.sleep(0.1)  # the channel has just gone
         log = a_rabbitmq_of_its_own.log
         assert await until(lambda: b"timed out" in log.read_bytes())
-        await until(lambda: _is_settled(consumer, slow))
+        await until(lambda: is_settled(consumer, slow))
     finally:
         for setting in ("consumer_timeout, 1800000", "channel_tick_interval, 60000"):
             a_rabbitmq_of_its_own.rabbitmqctl("eval", f"application:set_env(rabbit, {setting}).")
     async with opened(a_rabbitmq_of_its_own.url) as second:
         assert await handled(await second.consume(source)) == []
         assert await second.browse(source, part=Part.DEAD) == []
-
-
-async def _is_settled(consumer: Consumer, one: Delivery) -> bool:
-    """Between two channels it is nobody's, for a moment."""
-    try:
-        await consumer.settle([(one, DONE)])
-    except Unsettled:
-        return False
-    return True

@@ -18,11 +18,20 @@ import pytest
 import trustme
 from amqp_fake import fake_rabbitmq
 from pika import spec
-from rabbitmq_parts import fetched, handled, listening, message, opened, until
+from rabbitmq_parts import (
+    drop_connections,
+    fetched,
+    handled,
+    listening,
+    message,
+    opened,
+    stranger,
+    until,
+)
 from servers import OwnRabbitMq
 
-from callcast.brokers.rabbitmq import sender
-from callcast.core.errors import Misuse, NotPermitted
+from callcast.brokers.rabbitmq import RabbitBroker, sender
+from callcast.core.errors import Misuse, NotPermitted, Unpublished
 from callcast.core.outcome import DONE
 from callcast.ports.broker import Source
 
@@ -52,6 +61,33 @@ async def test_the_next_node_is_taken_when_the_first_is_away(rabbitmq_url: str) 
         source = await listening(broker)
         await broker.publish([message("m", source.topic)])
         assert await handled(await broker.consume(source)) == ["m"]
+
+
+async def test_a_binding_that_the_server_forgot_is_there_before_anything_is_published(
+    a_rabbitmq_of_its_own: OwnRabbitMq,
+) -> None:
+    """A server that is killed forgets the bindings of its last seconds; nobody consumes here."""
+    async with opened(a_rabbitmq_of_its_own.url) as broker:
+        source = await listening(broker)
+        await broker.publish([message("m", source.topic)])
+        with stranger(a_rabbitmq_of_its_own.url) as channel:
+            channel.queue_unbind(str(source), source.topic, "#")
+        with pytest.raises(Unpublished, match="no group has ever subscribed"):
+            await broker.publish([message("n", source.topic)])
+        assert await until(lambda: drop_connections(a_rabbitmq_of_its_own, "publish"))
+        await until(lambda: sent(broker, source, "o"))
+        assert sorted(await handled(await broker.consume(source))) == ["m", "o"]
+
+
+async def sent(broker: RabbitBroker, source: Source, name: str) -> bool:
+    """Whether this is published; the end of the connection may come meanwhile."""
+    try:
+        await broker.publish([message(name, source.topic)])
+    except Unpublished as error:
+        if "no group has ever subscribed" in str(error):
+            raise
+        return False
+    return True
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
 from urllib.parse import quote
 
 import pytest
@@ -29,12 +28,6 @@ from callcast.core.outcome import DONE, Dead, Later
 from callcast.ports.broker import Part, Source, Unsettled
 
 pytestmark = pytest.mark.timeout(120)
-
-
-@pytest.fixture
-async def broker(a_rabbitmq_of_its_own: OwnRabbitMq) -> AsyncGenerator[RabbitBroker]:
-    async with opened(a_rabbitmq_of_its_own.url) as one:
-        yield one
 
 
 async def test_a_node_that_dies_under_a_consumer_loses_no_confirmed_message(

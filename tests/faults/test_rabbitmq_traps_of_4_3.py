@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 from amqp_fake import FakeRabbit, fake_rabbitmq
-from rabbitmq_parts import fetched, handled, listening, message, opened, until
+from rabbitmq_parts import fetched, handled, is_settled, listening, message, opened, until
 
 from callcast.brokers.rabbitmq import RabbitBroker
 from callcast.core.outcome import DEAD_REASON, DONE, Dead, Later
-from callcast.ports.broker import Consumer, Delivery, Part, Unsettled
+from callcast.ports.broker import Part
 
 pytestmark = pytest.mark.timeout(60)
 
@@ -85,16 +85,8 @@ async def test_a_consumer_that_the_server_cancels_comes_back_and_runs_nothing_tw
         [other] = await fetched(consumer, 1)
         assert other.message.id == "next"
         await consumer.settle([(other, DONE)])
-        await until(lambda: _is_settled(consumer, slow))
+        await until(lambda: is_settled(consumer, slow))
         assert await handled(consumer, quiet=0.3) == []
-
-
-async def _is_settled(consumer: Consumer, one: Delivery) -> bool:
-    try:
-        await consumer.settle([(one, DONE)])
-    except Unsettled:
-        return False
-    return True
 
 
 async def test_no_queue_is_declared_that_is_refused_there() -> None:

@@ -27,11 +27,6 @@ class ChannelLost(Exception):
         self.code = code
         self.text = text
 
-    @property
-    def is_of_channel(self) -> bool:
-        """Whether the connection is still there: the broker has closed the channel alone."""
-        return self.code != 0
-
 
 def of_channel(error: BaseException) -> ChannelLost:
     """The end of a channel, from what the driver says about it."""

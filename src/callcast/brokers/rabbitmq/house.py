@@ -39,7 +39,7 @@ class House:
         """Who this is among the workers of a group."""
         self.feed: Link = Link(endpoints, options, name="callcast consume", loop=loop)
         self._post = Link(endpoints, options, name="callcast publish", loop=loop)
-        self.sender: Sender = Sender(self._post, loop)
+        self.sender: Sender = Sender(self._post, loop, prepare=self._make_again)
         self.catalog: Catalog = Catalog()
         self.pardons: Pardons = Pardons()
         roll = Roll(self.feed, self.sender, loop)
@@ -90,6 +90,11 @@ class House:
             if self._restored is not self.feed.token:
                 await self.topology.restore()
                 self._restored = self.feed.token
+
+    async def _make_again(self) -> None:
+        """What may be gone, whatever was restored: a lost connection is noticed late."""
+        async with self._restoring:
+            await self.topology.restore()
 
     async def nap(self, seconds: float) -> None:
         """Wait a little."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from pika import BasicProperties, spec
@@ -28,12 +28,15 @@ class Sender:
     """Publishes over one channel of a connection that does nothing else.
 
     An alarm of the broker stops connections that publish, so nothing else may use this one:
-    acknowledgements must go on.
+    acknowledgements must go on. `prepare` is awaited before anything is published over a new
+    connection: the server may have been killed, and have forgotten where messages go.
     """
 
-    def __init__(self, link: Link, loop: Loop) -> None:
+    def __init__(self, link: Link, loop: Loop, *, prepare: Callable[[], Awaitable[None]]) -> None:
         self._link = link
         self._loop = loop
+        self._prepare = prepare
+        self._prepared: object = None  # the connection for which it was done
         self._port: Port | None = None
         self._opening = asyncio.Lock()
         self._confirms: Confirms[_Slot] = Confirms()
@@ -81,6 +84,10 @@ class Sender:
 
     async def _open(self) -> Port:
         port = await self._link.channel()
+        connection = self._link.token
+        if connection is not self._prepared:
+            await self._prepare()
+            self._prepared = connection
         confirms = self._confirms = Confirms[_Slot]()
 
         def confirmed(number: int, multiple: bool, is_ack: bool) -> None:  # noqa: FBT001 - frames

@@ -114,12 +114,11 @@ class Tape:
         self._is_declared = True
 
     async def _read_patiently(self, mark: str) -> None:
-        """Read on over the loss of a connection: what was read is not read again."""
         while True:
             try:
                 return await self._read_to(mark)
             except ChannelLost as error:
-                if error.is_of_channel and NO_REPLICA not in error.text:
+                if NO_REPLICA not in error.text:
                     raise
             woken: asyncio.Future[None] = self._roll.loop.create_future()
             self._roll.loop.call_later(PAUSE, fulfil, woken, None)
