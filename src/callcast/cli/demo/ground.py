@@ -99,7 +99,7 @@ def _that_keeps(url: str) -> str:
     if parts.scheme == "memory":
         raise Failure(
             "a memory:// broker lives inside one process, and the demo has five",
-            fix="callcast demo, or --broker amqp://...",
+            fix="callcast demo, or --broker amqp://... or kafka://...",
         )
     if parts.scheme not in KEEPERS or "retain=" in parts.query:
         return url

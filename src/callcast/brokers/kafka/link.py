@@ -1,0 +1,306 @@
+"""The connections of one broker: an administrator's, a producer's, and a reader's without a group.
+
+All questions have an answer within `ASK` seconds, or raise `Unavailable` with one sentence on what
+was tried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import TypeVar
+
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.cimpl import NewTopic
+
+from callcast.brokers.kafka.asking import (
+    EARLIEST,
+    LATEST,
+    Administrator,
+    Spec,
+    administrator,
+    at_time,
+)
+from callcast.brokers.kafka.codes import PARTITION_END, TIMED_OUT
+from callcast.brokers.kafka.desk import Place
+from callcast.brokers.kafka.faults import Faults
+from callcast.brokers.kafka.office import Office
+from callcast.brokers.kafka.options import Options
+from callcast.brokers.kafka.records import Received, record_of
+from callcast.brokers.kafka.sender import Sender
+from callcast.brokers.kafka.wire import Record
+from callcast.core.errors import Unavailable
+from callcast.ports.clock import Clock
+
+R = TypeVar("R")
+
+ASK = 5.0
+"""Seconds for an answer of the server."""
+FLUSH = 10.0
+"""Seconds that closing waits for records which are still under way."""
+READ_BATCH = 500
+AGAIN = 0.02
+"""Seconds before a question is asked again whose answer is that the cluster is not ready."""
+_PASSING = {
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+}
+"""A topic that was just made, or whose leader has just changed."""
+
+
+class Harvest:
+    """What is read of some partitions, until each has its share."""
+
+    def __init__(self, starts: Mapping[Place, int], ends: Mapping[Place, int], limit: int) -> None:
+        self.found: dict[Place, list[Record]] = {place: [] for place in starts}
+        self.missing = set(starts)
+        self._ends = ends
+        self._limit = limit
+
+    def take(self, batch: Sequence[Received]) -> None:
+        """Take in what has come; raises the driver's error."""
+        for received in batch:
+            place = (received.topic() or "", received.partition() or 0)
+            error = received.error()
+            if error is None:
+                if place in self.missing:
+                    self._add(place, received)
+            elif error.code() == PARTITION_END:
+                self.missing.discard(place)  # markers, or what was compacted away, end it
+            else:
+                raise KafkaException(error)
+
+    def _add(self, place: Place, received: Received) -> None:
+        offset, end = received.offset() or 0, self._ends[place]
+        records = self.found[place]
+        if offset < end:
+            records.append(record_of(received))
+        if offset + 1 >= end or len(records) >= self._limit:
+            self.missing.discard(place)
+
+
+class Link:
+    """Opened with the first use of the broker; `close` ends all of it."""
+
+    def __init__(self, options: Options, clock: Clock) -> None:
+        self.options = options
+        self.clock = clock
+        self.faults = Faults(options.servers)
+        self.office = Office()
+        self._sender: Sender | None = None
+        self._reader: Consumer | None = None  # of the office's thread
+        self._admin: Administrator | None = administrator(
+            {**options.client, "error_cb": self.faults.note}
+        )
+        self._partitions: dict[str, int] = {}
+        self._read_before: set[str] = set()  # of the office's thread
+
+    @property
+    def sender(self) -> Sender:
+        """The producer, made when it is first needed."""
+        if self._sender is None:
+            self._sender = Sender({**self.options.producer, "error_cb": self.faults.note})
+        return self._sender
+
+    async def close(self) -> None:
+        """End all connections. Idempotent."""
+        sender, self._sender = self._sender, None
+
+        def end() -> None:
+            if sender is not None:
+                sender.close(FLUSH)
+            if self._reader is not None:
+                self._reader.close()
+            self._reader = self._admin = None
+
+        await self.office.close(end)
+
+    # Topics
+
+    async def partitions(self, topics: Sequence[str], *, anew: bool = False) -> Mapping[str, int]:
+        """How many partitions each of these topics has, of those that there are."""
+        unknown = [topic for topic in topics if anew or topic not in self._partitions]
+        if unknown:
+            described = self._client.describe_topics(TopicCollection(unknown), request_timeout=ASK)
+            for topic, future in described.items():
+                try:
+                    found = await self.answer(future)
+                except KafkaException as error:
+                    if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
+                        raise self.faults.of(f"look at topic {topic!r}", error) from error
+                    self._partitions.pop(topic, None)
+                else:
+                    self._partitions[topic] = len(found.partitions)
+        return {topic: self._partitions[topic] for topic in topics if topic in self._partitions}
+
+    async def create(self, topics: Sequence[NewTopic]) -> None:
+        """Make topics; that one was there already is no error."""
+        if not topics:
+            return
+        for topic, future in self._client.create_topics(
+            list(topics), request_timeout=ASK, operation_timeout=ASK
+        ).items():
+            try:
+                await self.answer(future)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise self.faults.of(f"create topic {topic!r}", error) from error
+        await self._until_there([topic.topic for topic in topics])
+
+    async def _until_there(self, names: Sequence[str]) -> None:
+        """Wait until what was made is known: a cluster tells its nodes one after the other."""
+        limit = self.clock.now() + ASK
+        while len(await self.partitions(names, anew=True)) < len(names):
+            if self.clock.now() >= limit:
+                raise Unavailable(f"{names[0]!r} was created, and is not there {ASK} s later")
+            await self.clock.sleep(0.02)
+
+    @property
+    def admin(self) -> Administrator:
+        """The administrator's connection."""
+        return self._client
+
+    @property
+    def _client(self) -> Administrator:
+        if self._admin is None:
+            raise Unavailable("the broker is closed")
+        return self._admin
+
+    # Offsets
+
+    async def ends(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """Where each partition ends now: the offset of the next record."""
+        return await self._offsets(places, LATEST)
+
+    async def beginnings(self, places: Sequence[Place]) -> Mapping[Place, int]:
+        """The first offset that is kept of each partition."""
+        return await self._offsets(places, EARLIEST)
+
+    async def offsets_at(self, places: Sequence[Place], wall: float) -> Mapping[Place, int]:
+        """The first offset of each partition whose record is not older; -1 where there is none."""
+        return await self._offsets(places, at_time(wall))
+
+    async def _offsets(self, places: Sequence[Place], spec: Spec) -> Mapping[Place, int]:
+        offsets: dict[Place, int] = {}
+        limit = self.clock.now() + ASK
+        left = list(places)
+        while left:
+            found, trouble = await self._offsets_once(left, spec)
+            offsets |= found
+            left = [place for place in left if place not in found]
+            if trouble is not None:
+                code = trouble.args[0].code()
+                if code not in _PASSING or self.clock.now() >= limit:
+                    raise self.faults.of(f"look at {left[0][0]}/{left[0][1]}", trouble)
+                await self.clock.sleep(AGAIN)
+        return offsets
+
+    async def _offsets_once(
+        self, places: Sequence[Place], spec: Spec
+    ) -> tuple[dict[Place, int], KafkaException | None]:
+        """The offsets of those partitions that answer, and why one did not."""
+        asked = self._client.list_offsets(
+            {TopicPartition(*place): spec for place in places},
+            isolation_level=IsolationLevel.READ_COMMITTED,
+            request_timeout=ASK,
+        )
+        found: dict[Place, int] = {}
+        trouble: KafkaException | None = None
+        for part, future in asked.items():
+            try:
+                found[part.topic, part.partition] = (await self.answer(future)).offset
+            except KafkaException as error:
+                trouble = error
+        return found, trouble
+
+    async def committed(self, group: str) -> Mapping[Place, tuple[int, str]]:
+        """What a group has committed, with the metadata."""
+        [future] = self._client.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group)], request_timeout=ASK
+        ).values()
+        try:
+            found = await self.answer(future)
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return {}
+            raise self.faults.of(f"look at group {group!r}", error) from error
+        return {
+            (part.topic, part.partition): (part.offset, part.metadata or "")
+            for part in found.topic_partitions or ()
+            if part.offset >= 0
+        }
+
+    async def commit(self, group: str, offsets: Mapping[Place, int]) -> None:
+        """Set the positions of a group that has no members."""
+        if not offsets:
+            return
+        parts = [TopicPartition(*place, offset) for place, offset in offsets.items()]
+        [future] = self._client.alter_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, parts)], request_timeout=ASK
+        ).values()
+        try:
+            result = await self.answer(future)
+        except KafkaException as error:
+            raise self.faults.of(f"set the start of group {group!r}", error) from error
+        for part in result.topic_partitions or ():
+            if part.error is not None:
+                raise self.faults.of(
+                    f"set the start of group {group!r}", KafkaException(part.error)
+                )
+
+    # Reading without a group
+
+    async def read(
+        self, starts: Mapping[Place, int], ends: Mapping[Place, int], *, limit: int = READ_BATCH
+    ) -> dict[Place, list[Record]]:
+        """Records from each start, at most `limit` of each partition, and none from its end on."""
+        wanted = {place: at for place, at in starts.items() if at < ends.get(place, 0)}
+        if not wanted:
+            return {}
+        try:
+            return await self.office.do(lambda: self._read(wanted, ends, limit))
+        except KafkaException as error:
+            raise self.faults.of("read", error) from error
+
+    def _read(
+        self, starts: Mapping[Place, int], ends: Mapping[Place, int], limit: int
+    ) -> dict[Place, list[Record]]:
+        reader = self._reading({topic for topic, _ in starts})
+        harvest = Harvest(starts, ends, limit)
+        reader.assign([TopicPartition(*place, at) for place, at in starts.items()])
+        end = self.clock.now() + ASK
+        try:
+            while harvest.missing and self.clock.now() < end:
+                first = reader.poll(0.5)
+                if first is not None:
+                    harvest.take([first, *reader.consume(READ_BATCH, 0)])
+        finally:
+            reader.unassign()
+        if harvest.missing:
+            raise KafkaException(KafkaError(TIMED_OUT))
+        return harvest.found
+
+    def _reading(self, topics: set[str]) -> Consumer:
+        """The reader, which knows these topics: else it finds their leaders only after a second."""
+        if self._reader is None:
+            self._reader = Consumer({**self.options.reader, "error_cb": self.faults.note})
+        for topic in topics - self._read_before:
+            self._reader.list_topics(topic, timeout=ASK)
+        self._read_before |= topics
+        return self._reader
+
+    # Asking
+
+    async def answer(self, future: Future[R]) -> R:
+        """What the driver answers; cancelled, the driver is left to its answer."""
+        return await asyncio.shield(asyncio.wrap_future(future))

@@ -1,0 +1,187 @@
+"""A process in the groups of one source: a thread that polls for all its consumers.
+
+The thread never stops polling, whatever handlers do: a partition whose messages nobody takes is
+paused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+
+from confluent_kafka import KafkaError, KafkaException
+
+from callcast.brokers.kafka.bells import Bells
+from callcast.brokers.kafka.codes import NO_OFFSET, PARTITION_END
+from callcast.brokers.kafka.commits import Commits
+from callcast.brokers.kafka.desk import Desk, Place
+from callcast.brokers.kafka.names import Names
+from callcast.brokers.kafka.records import Received, record_of
+from callcast.brokers.kafka.share import Bench, Habits, Share
+from callcast.brokers.kafka.window import Commit
+from callcast.brokers.kafka.wire import Record
+from callcast.core.errors import CallcastError, Misuse, Unavailable
+from callcast.ports.broker import Source
+
+POLL = 0.05
+"""Seconds that a poll waits at most: so soon it sees what other threads want of it."""
+POLL_BUSY = 0.004
+"""The same while something is out or waits here. The driver offers no way to end a poll early, and
+asking it for a commit from another thread meanwhile deadlocks in its Python binding (2.16)."""
+
+
+class Member:
+    """Reads the partitions of one source for all consumers of this process."""
+
+    def __init__(self, source: Source, names: Names, habits: Habits) -> None:
+        self.names = names
+        self.desk = Desk(source)
+        self.bells: Bells = Bells()
+        self.is_ended = False
+        self.users = 0
+        """Consumers that share this member; changed by the broker."""
+        self._bench = Bench(self.desk, habits)
+        self.lock: threading.Lock = self._bench.lock
+        self._clock = habits.clock
+        self.desk.wall_offset = self._clock.wall() - self._clock.now()
+        self.commits: Commits = Commits(self.desk, self.lock, send=self._send, clock=self._clock)
+        self._main = Share(names.group, self._bench, answered=self._answered)
+        self._side = Share(names.side, self._bench, answered=self._answered)
+        self._unanswered = 0  # commits of the two groups that are under way together
+        self._is_refused = False
+        self._thread = threading.Thread(
+            target=self._run, name=f"callcast-kafka-{names.group}", daemon=True
+        )
+
+    @property
+    def trouble(self) -> CallcastError | None:
+        """Why nothing can be fetched, as a typed error; None while all is well."""
+        return self._bench.trouble
+
+    @property
+    def is_assigned(self) -> bool:
+        """Whether both groups have given this member its share, which may be nothing."""
+        return self._main.is_assigned and self._side.is_assigned
+
+    def start(self) -> None:
+        """Join the groups."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Commit, leave the groups, and end; `join` waits for it. Idempotent."""
+        with self._bench.changed:
+            self._bench.is_stopping = True
+            self._bench.changed.notify_all()
+
+    def join(self) -> None:
+        """Wait until it has ended. Blocks."""
+        self._thread.join()
+
+    def nudge(self) -> None:
+        """Tell who waits that something was settled or given back. Thread-safe."""
+        with self._bench.changed:
+            self._bench.changed.notify_all()
+        self.bells.ring()
+
+    def heard(self, trouble: CallcastError) -> None:
+        """Forget a trouble that was told and may have passed."""
+        if isinstance(trouble, Unavailable) and not self.is_ended and self.trouble is trouble:
+            self._bench.trouble = None
+
+    # The thread
+
+    def _run(self) -> None:
+        try:
+            self._main.subscribe([self.names.topic])
+            self._side.subscribe(self.names.beside)
+            while not self._bench.is_stopping:
+                self._turn()
+        except KafkaException as error:
+            self._bench.trouble = Unavailable(f"{self.names.group}: cannot consume: {error}")
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        try:
+            self._main.close()
+            self._side.close()
+        finally:
+            self.is_ended = True
+            self.commits.end()
+            self.bells.ring()
+
+    def _turn(self) -> None:
+        was_assigned = self.is_assigned
+        places = len(self.desk.windows)
+        batch = [*self._main.poll(self._patience()), *self._side.poll(0)]
+        if batch:
+            self._receive(batch)
+        now = self._clock.now()
+        with self.lock:
+            is_due = self.desk.next_due <= now
+            self.desk.tick(now)
+        self._main.regulate((self.names.topic,))
+        self._side.regulate(self.names.beside)
+        self.commits.pump()
+        has_moved = was_assigned != self.is_assigned or places != len(self.desk.windows)
+        if batch or is_due or has_moved or self.trouble is not None:
+            self.bells.ring()
+
+    def _patience(self) -> float:
+        with self.lock:
+            due = self.desk.next_due
+            is_busy = any(window.open or window.is_dirty for window in self.desk.windows.values())
+        is_busy = is_busy or self.commits.is_awaited or not self.is_assigned
+        return max(0.0, min(POLL_BUSY if is_busy else POLL, due - self._clock.now()))
+
+    def _receive(self, batch: Iterable[Received]) -> None:
+        records: dict[Place, list[Record]] = {}
+        ends: dict[Place, int] = {}
+        for received in batch:
+            place = (received.topic() or "", received.partition() or 0)
+            error = received.error()
+            if error is None:
+                records.setdefault(place, []).append(record_of(received))
+            elif error.code() == PARTITION_END:
+                ends[place] = received.offset() or 0
+            else:
+                self._failed(place, error)
+        now, wall = self._clock.now(), self._clock.wall()
+        with self.lock:
+            self.desk.wall_offset = wall - now
+            for place, some in records.items():
+                self.desk.feed(place, some, now=now, wall=wall)
+            for place, offset in ends.items():
+                self.desk.passed(place, offset)
+        if records:
+            self._bench.trouble = None
+
+    def _failed(self, place: Place, error: KafkaError) -> None:
+        if error.code() in {NO_OFFSET, KafkaError.OFFSET_OUT_OF_RANGE}:
+            self._bench.trouble = Misuse(
+                f"{place[0]}/{place[1]}: the messages at the position of group"
+                f" {self.names.group!r} are gone (the topic's retention is shorter than the time"
+                " the group was behind); open the broker with ?expired=earliest to go on at the"
+                " oldest that is kept, and replay what was lost from its source"
+            )
+        else:
+            self._bench.trouble = Unavailable(f"{self.names.group}: cannot fetch: {error.str()}")
+
+    # Commits of both groups, together
+
+    def _send(self, commits: Sequence[Commit]) -> bool:
+        parts = (
+            (self._main, [each for each in commits if each.window.topic == self.names.topic]),
+            (self._side, [each for each in commits if each.window.topic != self.names.topic]),
+        )
+        self._is_refused = False
+        sent = [share.commit(some) for share, some in parts if some]
+        self._unanswered = sum(sent)
+        self._is_refused = not all(sent)
+        return self._unanswered > 0
+
+    def _answered(self, is_accepted: bool) -> None:  # noqa: FBT001 - the driver's answer
+        self._is_refused = self._is_refused or not is_accepted
+        self._unanswered -= 1
+        if self._unanswered == 0:
+            self.commits.answered(is_accepted=not self._is_refused)

@@ -1,0 +1,50 @@
+"""Kafka passes the suite that every broker passes, on a real server."""
+
+import asyncio
+
+import pytest
+
+from callcast.brokers.kafka import KafkaBroker, options_of
+from callcast.ports.broker import Broker
+from callcast.runtime.clock import AsyncioClock
+from callcast.testing.broker_suite import BrokerSuite
+
+
+def open_at(url: str) -> Broker:
+    return KafkaBroker(options_of(url, {}), clock=AsyncioClock())
+
+
+class TestKafka(BrokerSuite):
+    lease = 2.0
+    delay = 1.0
+    patience = 60.0
+    opener = f"{__name__}:open_at"
+    child_lease = 2.0
+    server = ""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, kafka_url: str) -> None:
+        self.server = kafka_url
+
+    async def open(self) -> Broker:
+        return open_at(self.url())
+
+    def url(self) -> str:
+        return f"{self.server}?partitions=4&session=6"
+
+    async def pass_time(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    # With two brokers a partition may have to move, which takes longer than a lease of this suite.
+
+    def test_what_one_worker_holds_no_other_gets(self) -> None:
+        self.lease = 9.0
+        super().test_what_one_worker_holds_no_other_gets()
+
+    def test_a_renewed_lease_holds(self) -> None:
+        self.lease = 9.0
+        super().test_a_renewed_lease_holds()
+
+    def test_a_key_is_with_one_worker_at_a_time(self) -> None:
+        self.lease = 9.0
+        super().test_a_key_is_with_one_worker_at_a_time()
