@@ -114,6 +114,8 @@ class Options:
             "session.timeout.ms": int(self.session * 1_000),
             "heartbeat.interval.ms": max(100, min(1_000, int(self.session * 1_000 / 12))),
             "topic.metadata.refresh.interval.ms": 30_000,
+            # A commit waits for its answer in the thread that reads.
+            "socket.timeout.ms": 10_000,
             "fetch.error.backoff.ms": 100,
             "fetch.wait.max.ms": 100,
         }
