@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, cast
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     IsolationLevel,
+    KafkaException,
     TopicCollection,
     TopicPartition,
 )
@@ -21,6 +22,8 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.cimpl import NewTopic
 
+from callcast.core.errors import Misuse
+
 __all__ = ["EARLIEST", "LATEST", "Administrator", "Spec", "administrator", "at_time"]
 
 Spec: TypeAlias = OffsetSpec
@@ -29,6 +32,10 @@ Spec: TypeAlias = OffsetSpec
 
 class Administrator(Protocol):
     """The methods that we use of the driver's `AdminClient`, with what their futures hold."""
+
+    def poll(self, timeout: float) -> int:
+        """Have the callbacks called that wait."""
+        ...
 
     def create_topics(
         self, new_topics: list[NewTopic], *, request_timeout: float, operation_timeout: float
@@ -86,9 +93,13 @@ class Administrator(Protocol):
 
 
 def administrator(settings: Mapping[str, object]) -> Administrator:
-    """Open an administrator's connection."""
+    """Open an administrator's connection; raises `Misuse` for settings that cannot be."""
     # The driver's types know neither callbacks among the settings nor what its futures hold.
-    return cast("Administrator", AdminClient(cast("dict[str, str | int | float | bool]", settings)))
+    known = cast("dict[str, str | int | float | bool]", settings)
+    try:
+        return cast("Administrator", AdminClient(known))
+    except KafkaException as error:
+        raise Misuse(f"the broker URL cannot be used: {error.args[0].str()}") from error
 
 
 # Its methods have no annotations.

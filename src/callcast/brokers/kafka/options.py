@@ -14,14 +14,17 @@
 | `ca`          | the system's | file with the authority of the server's certificate            |
 | `cert`, `key` | none         | files with the client's certificate and key                    |
 | `compression` | none         | none, gzip, snappy, lz4, zstd                                  |
+| `insecure`    | false        | ``true`` lets a password go over a connection without TLS      |
 
 User and password may come from ``CALLCAST_KAFKA_USER`` and ``CALLCAST_KAFKA_PASSWORD`` instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from callcast.core.errors import Misuse
@@ -37,6 +40,13 @@ _KNOWN = (
     "mechanism", "ca", "cert", "key", "compression", "insecure",
 )  # fmt: skip
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
+_FILES = {
+    "ca": "ssl.ca.location",
+    "cert": "ssl.certificate.location",
+    "key": "ssl.key.location",
+}
+PORT_MAX = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +54,8 @@ class Options:
     """How a broker is reached, and what it makes. Its `repr` shows no secrets."""
 
     servers: str
+    user: str = ""
+    mechanism: str = ""
     partitions: int = 8
     replication: int = -1
     retain: float = 604_800.0
@@ -52,6 +64,11 @@ class Options:
     expired: str = "error"
     compression: str = "none"
     security: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    @property
+    def who(self) -> str:
+        """The user, for sentences."""
+        return f"user {self.user!r}" if self.user else "somebody without a user name"
 
     @property
     def client(self) -> dict[str, str | int | float]:
@@ -127,26 +144,27 @@ def options_of(url: str, environment: Mapping[str, str]) -> Options:
             raise Misuse(
                 f"broker option {name!r} is unknown to kafka://; known: {', '.join(_KNOWN)}"
             )
+    if parts.path.strip("/") or parts.fragment:
+        raise Misuse(
+            f"the broker URL goes on with {parts.path or parts.fragment!r} behind its hosts, and"
+            " Kafka knows nothing of the kind: write kafka://localhost:9092"
+        )
     login, _, hosts = parts.netloc.rpartition("@")
-    if not hosts:
-        raise Misuse("the broker URL names no host: write kafka://localhost:9092")
     user, _, password = login.partition(":")
     user = unquote(user) or environment.get("CALLCAST_KAFKA_USER", "")
     password = unquote(password) or environment.get("CALLCAST_KAFKA_PASSWORD", "")
-    security = _security(parts.scheme, (user, password), said)
-    expired = said.get("expired", "error")
-    if expired not in {"error", "earliest"}:
-        raise Misuse(f"broker option expired={expired!r}: use 'error' or 'earliest'")
     return Options(
-        servers=_with_ports(hosts),
-        partitions=int(_number(said, "partitions", 8)),
-        replication=int(_number(said, "replication", -1)),
-        retain=_number(said, "retain", 604_800.0),
-        session=_number(said, "session", 10.0),
+        servers=_servers(hosts),
+        user=user,
+        mechanism=_one_of(said, "mechanism", _MECHANISMS) if user else "",
+        partitions=int(_number(said, "partitions", 8, least=1)),
+        replication=int(_number(said, "replication", -1, least=1)),
+        retain=_number(said, "retain", 604_800.0, least=1),
+        session=_number(said, "session", 10.0, least=1),
         instance=said.get("instance", ""),
-        expired=expired,
-        compression=said.get("compression", "none"),
-        security=security,
+        expired=_one_of(said, "expired", ("error", "earliest")),
+        compression=_one_of(said, "compression", _COMPRESSIONS),
+        security=_security(parts.scheme, (user, password), said),
     )
 
 
@@ -155,9 +173,7 @@ def _security(scheme: str, login: tuple[str, str], said: Mapping[str, str]) -> d
     is_tls = scheme == "kafkas"
     settings: dict[str, str] = {}
     if user:
-        mechanism = said.get("mechanism", "PLAIN").upper()
-        if mechanism not in _MECHANISMS:
-            raise Misuse(f"broker option mechanism={mechanism!r}: use {', '.join(_MECHANISMS)}")
+        mechanism = _one_of(said, "mechanism", _MECHANISMS)
         if mechanism == "PLAIN" and not is_tls and said.get("insecure") != "true":
             raise Misuse(
                 "SASL PLAIN without TLS shows the password to everybody on the way: use"
@@ -171,19 +187,53 @@ def _security(scheme: str, login: tuple[str, str], said: Mapping[str, str]) -> d
     if is_tls or user:
         kind = "SASL_" if user else ""
         settings["security.protocol"] = f"{kind}{'SSL' if is_tls else 'PLAINTEXT'}"
-    files = {"ca": "ssl.ca.location", "cert": "ssl.certificate.location", "key": "ssl.key.location"}
-    return settings | {name: said[option] for option, name in files.items() if option in said}
+    for option, name in _FILES.items():
+        if option in said:
+            settings[name] = _file(option, said[option], is_tls=is_tls)
+    return settings
 
 
-def _with_ports(hosts: str) -> str:
+def _file(option: str, path: str, *, is_tls: bool) -> str:
+    if not is_tls:
+        raise Misuse(f"broker option {option}={path!r} is for TLS: write kafkas:// before the host")
+    if not Path(path).is_file():
+        raise Misuse(f"broker option {option}={path!r}: there is no such file")
+    return path
+
+
+def _servers(hosts: str) -> str:
     """Each host with its port; 9092 where it has none."""
-    return ",".join(
-        host if ":" in host.rpartition("]")[2] else f"{host}:9092" for host in hosts.split(",")
-    )
+    servers: list[str] = []
+    for host in hosts.split(","):
+        name, port = host, "9092"
+        if ":" in host.rpartition("]")[2]:
+            name, _, port = host.rpartition(":")
+        if not name or not (port.isascii() and port.isdigit() and int(port) <= PORT_MAX):
+            raise Misuse(
+                f"the broker URL names {host!r} where a host is wanted: write"
+                " kafka://localhost:9092, or several with commas"
+            )
+        servers.append(f"{name}:{port}")
+    return ",".join(servers)
 
 
-def _number(said: Mapping[str, str], name: str, default: float) -> float:
+def _number(said: Mapping[str, str], name: str, default: float, *, least: float) -> float:
+    text = said.get(name)
+    if text is None:
+        return default
     try:
-        return float(said.get(name, default))
+        number = float(text)
     except ValueError as error:
-        raise Misuse(f"broker option {name}={said[name]!r}: a number is wanted") from error
+        raise Misuse(f"broker option {name}={text!r}: a number is wanted") from error
+    if not least <= number < math.inf:
+        raise Misuse(f"broker option {name}={text!r}: a number of at least {least} is wanted")
+    return number
+
+
+def _one_of(said: Mapping[str, str], name: str, words: Sequence[str]) -> str:
+    """What was said, whatever its case; the first of the words where nothing was."""
+    text = said.get(name, words[0])
+    for word in words:
+        if text.lower() == word.lower():
+            return word
+    raise Misuse(f"broker option {name}={text!r}: use one of {', '.join(words)}")
