@@ -78,7 +78,7 @@ class Control:
     """The control topic, as far as this process has read it."""
 
     def __init__(self, link: Link) -> None:
-        self.roll = Roll()
+        self.roll: Roll = Roll()
         self._link = link
         self._position = 0
         self._is_made = False

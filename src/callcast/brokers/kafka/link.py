@@ -69,7 +69,7 @@ class Harvest:
 
     def __init__(self, starts: Mapping[Place, int], ends: Mapping[Place, int], limit: int) -> None:
         self.found: dict[Place, list[Record]] = {place: [] for place in starts}
-        self.missing = set(starts)
+        self.missing: set[Place] = set(starts)
         self._ends = ends
         self._limit = limit
 
@@ -99,10 +99,10 @@ class Link:
     """Opened with the first use of the broker; `close` ends all of it."""
 
     def __init__(self, options: Options, clock: Clock) -> None:
-        self.options = options
-        self.clock = clock
-        self.faults = Faults(options, clock)
-        self.office = Office()
+        self.options: Options = options
+        self.clock: Clock = clock
+        self.faults: Faults = Faults(options, clock)
+        self.office: Office = Office()
         self._sender: Sender | None = None
         self._reader: Consumer | None = None  # of the office's thread
         self._admin: Administrator | None = administrator(

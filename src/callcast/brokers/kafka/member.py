@@ -34,10 +34,10 @@ class Member:
     """Reads the partitions of one source for all consumers of this process."""
 
     def __init__(self, source: Source, names: Names, habits: Habits) -> None:
-        self.names = names
-        self.desk = Desk(source)
+        self.names: Names = names
+        self.desk: Desk = Desk(source)
         self.bells: Bells = Bells()
-        self.is_ended = False
+        self.is_ended: bool = False
         self.users = 0
         """Consumers that share this member; changed by the broker."""
         self._bench = Bench(self.desk, habits)

@@ -67,21 +67,21 @@ class Window:
     def __init__(self, topic: str, partition: int, *, marks: Marks, is_ordered: bool) -> None:
         self.topic = topic
         self.partition = partition
-        self.base = marks.base
-        self.position = marks.base
-        self.top = marks.base
-        self.is_closing = False
-        self.size = 0
+        self.base: int = marks.base
+        self.position: int = marks.base
+        self.top: int = marks.base
+        self.is_closing: bool = False
+        self.size: int = 0
         """Bytes of the bodies that wait or are out."""
-        self.out = 0
+        self.out: int = 0
         """How many are with workers."""
         self.open: dict[int, Item] = {}
         self.waiting: deque[Item] = deque()
         """What is fed and lies too far behind the head."""
-        self.lanes = Lanes(iter(())) if is_ordered else None
-        self.pile = None if is_ordered else Pile()
+        self.lanes: Lanes | None = Lanes(iter(())) if is_ordered else None
+        self.pile: Pile | None = None if is_ordered else Pile()
         self.owners: dict[object, Owner] = {}
-        self.is_dirty = bool(marks.end > marks.base)
+        self.is_dirty: bool = marks.end > marks.base
         self._marks = marks
         self._settled_top = marks.base
         self._noted = 0  # open ones that have crashed or were put off
