@@ -11,8 +11,8 @@ from urllib.parse import SplitResult, quote, urlsplit
 
 import pytest
 from operator_parts import records
+from refused_parts import COMMANDS, PASSWORD, closed_port, mute_port, refused
 from servers import manage, missing, need
-from unusable_parts import COMMANDS, PASSWORD, closed_port, mute_port, refused
 
 pytestmark = pytest.mark.timeout(60)
 

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from operator_parts import records, run
-from unusable_parts import COMMANDS, PASSWORD, closed_port, mute_port, refused
+from refused_parts import COMMANDS, PASSWORD, closed_port, mute_port, refused
 
 from callcast.core.errors import Misuse, NotSent, Unpublished
 from callcast.core.message import Message
