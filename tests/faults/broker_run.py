@@ -21,9 +21,9 @@ from callcast.testing.history import Entry, Report, Rules, check, entries
 PROGRAM = Path(__file__).with_name("history_parts.py")
 TURN = 0.05
 PAGE = 500
-SILENCE = {"amqp": "heartbeat=1&connect_wait=1"}
+SILENCE = {"amqp": "heartbeat=1&connect_wait=1", "kafka": "session=2"}
 """By scheme: options with which a silent connection is noticed within seconds."""
-DEATH: dict[str, str] = {}
+DEATH = {"kafka": "session=2"}
 """By scheme: options with which the death of a process is noticed within seconds; where the end
 of its connection says it at once there are none."""
 
