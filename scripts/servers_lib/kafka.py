@@ -55,6 +55,7 @@ share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
 group.min.session.timeout.ms=1000
 log.retention.check.interval.ms=1000
+log.cleaner.backoff.ms=500
 broker.session.timeout.ms=6000
 """
 """A topic exists when somebody made it; a dead node is out after six seconds."""

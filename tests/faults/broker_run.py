@@ -160,6 +160,14 @@ class Consumer:
         marks = begun.read_bytes() if begun.exists() else b""
         return marks.count(b"+") > marks.count(b"-")
 
+    def freeze(self) -> None:
+        """Let it stand still with its connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     async def stop(self) -> None:
         """Ask it to end, and wait until it has: it finishes what it has begun."""
         self._process.send_signal(signal.SIGTERM)
