@@ -1,12 +1,14 @@
 """Committing: one at a time, each with all that changed meanwhile.
 
-| state     | something changed | PACE has passed | accepted        | refused         |
-|-----------|-------------------|-----------------|-----------------|-----------------|
-| idle      | under way, or due | -               | -               | -               |
-| due       | due               | under way       | -               | -               |
-| under way | under way         | -               | idle            | due             |
+The member's thread drives it and waits for the server's answer, so that nothing is ever under way
+twice or answered in another order; `durable` is for event loops. An answer takes a millisecond or
+two, and meanwhile the driver goes on reading.
 
-The member's thread drives it, and is told the driver's answers; `durable` is for event loops.
+| something changed                    | committed                                  |
+|--------------------------------------|--------------------------------------------|
+| and nobody waits for it              | `PACE` after the last commit, with the rest |
+| and somebody does                    | at once                                    |
+| and the last commit was refused      | `REFUSED_PAUSE` after that                 |
 """
 
 from __future__ import annotations
@@ -37,64 +39,49 @@ class Commits:
         desk: Desk,
         lock: threading.Lock,
         *,
-        send: Callable[[Sequence[Commit]], bool],
+        send: Callable[[Sequence[Commit]], Sequence[Commit]],
         clock: Clock,
     ) -> None:
         self._desk = desk
         self._lock = lock
-        self._send = send
+        self._send = send  # gives those that were refused
         self._clock = clock
-        self._under_way: list[Commit] | None = None
         self._next_at = -math.inf
-        self._asked = 0  # how many times somebody asked for a commit
-        self._covered = 0  # of those, the ones that the commit under way answers
-        self._waiting: list[tuple[int, asyncio.Future[None]]] = []  # by when they asked
+        self._refused_until = -math.inf
+        self._waiting: list[asyncio.Future[None]] = []  # taken as a whole by each commit
         self._is_ended = False
 
     def pump(self) -> None:
-        """Commit what there is, unless one is under way or it is too early."""
+        """Commit what there is, unless it is too early. Blocks until the server has answered."""
         now = self._clock.now()
         with self._lock:
             is_early = now < self._next_at and not self._waiting
-            if self._under_way is not None or is_early or self._is_ended:
+            if is_early or now < self._refused_until or self._is_ended:
                 return
-            done: list[asyncio.Future[None]] = []
             plans = self._desk.plans(now)
-            if plans:
-                self._under_way = plans
-                self._covered = self._asked
-                self._next_at = now + PACE
-            else:  # what somebody waits for went with an earlier commit
-                done, self._waiting = [future for _, future in self._waiting], []
-        if not plans:
-            _resolve(done)
-        elif not self._send(plans):
-            self.answered(is_accepted=False)
-
-    def answered(self, *, is_accepted: bool) -> None:
-        """Note the server's answer."""
+            waiting, self._waiting = self._waiting, []
+        refused = self._send(plans) if plans else ()
+        now = self._clock.now()
         with self._lock:
-            commits, self._under_way = self._under_way, None
-            for commit in commits or ():
-                if is_accepted:
-                    commit.window.committed(commit)
-                else:
+            self._next_at = now + PACE
+            for commit in plans:
+                if commit in refused:
                     commit.window.failed()
-            if not is_accepted:
-                self._next_at = self._clock.now() + REFUSED_PAUSE
-                return
-            done = [future for asked, future in self._waiting if asked <= self._covered]
-            self._waiting = [pair for pair in self._waiting if pair[0] > self._covered]
-        _resolve(done)
-        self.pump()
+                else:
+                    commit.window.committed(commit)
+            if refused:
+                self._refused_until = now + REFUSED_PAUSE
+                self._waiting += (future for future in waiting if not future.done())
+        if not refused:
+            _resolve(waiting)
 
     async def durable(self) -> None:
         """Return when all that has changed so far is committed; raises `Unavailable`."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[None] = loop.create_future()
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with self._lock:
-            self._asked += 1
-            self._waiting.append((self._asked, future))
+            if self._is_ended:
+                return
+            self._waiting.append(future)
         try:
             async with asyncio.timeout(PATIENCE):
                 await future
@@ -102,16 +89,12 @@ class Commits:
             raise Unavailable(
                 f"group of {self._desk.source}: no commit was accepted within {PATIENCE} s"
             ) from error
-        finally:
-            with self._lock:
-                self._waiting = [pair for pair in self._waiting if pair[1] is not future]
 
     def end(self) -> None:
         """Commit no more: the group was left. Nobody is kept waiting."""
         with self._lock:
             self._is_ended = True
-            waiting = [future for _, future in self._waiting]
-            self._waiting.clear()
+            waiting, self._waiting = self._waiting, []
         _resolve(waiting)
 
     @property

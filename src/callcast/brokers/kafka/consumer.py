@@ -11,7 +11,8 @@ from confluent_kafka import KafkaError
 from callcast.brokers.kafka import wire
 from callcast.brokers.kafka.bells import Bell
 from callcast.brokers.kafka.control import LOOK, Control
-from callcast.brokers.kafka.desk import Lease, Move, Place
+from callcast.brokers.kafka.desk import Move, Place
+from callcast.brokers.kafka.hands import Lease
 from callcast.brokers.kafka.letters import Letters
 from callcast.brokers.kafka.link import Link
 from callcast.brokers.kafka.member import Member
@@ -81,11 +82,13 @@ class KafkaConsumer:
             if must_look:
                 must_look = False
                 await self._catch_up()
-            taken = await self._take(limit) or await self._take_suspect()
+            taken = await self._take(limit)
+            left = end - self._clock.now()
+            if not taken and (left <= 0 or not self._hand.leases):
+                taken = await self._take_suspect()
             if taken:
                 return taken
             self._raise_trouble()
-            left = end - self._clock.now()
             if left <= 0:
                 break
             await self._bell.wait(min(left, LOOK))
@@ -138,7 +141,10 @@ class KafkaConsumer:
         await self._parts.leave(member)
 
     async def _take_suspect(self) -> Sequence[Delivery]:
-        """One that may have killed its worker, when there is nothing else."""
+        """One that may have killed its worker, when there is nothing else.
+
+        While this consumer has others it waits for them: they would be suspected with it.
+        """
         with self.member.lock:
             has_any = self.member.desk.has_suspects
         if not has_any:

@@ -28,6 +28,7 @@ from typing import TypeAlias
 from msgspec import Struct
 
 from callcast.brokers.kafka import shelved, wire
+from callcast.brokers.kafka.hands import Hand, Lease
 from callcast.brokers.kafka.marks import Mark, Marks
 from callcast.brokers.kafka.window import Commit, Item, Window
 from callcast.brokers.kafka.wire import Record
@@ -36,22 +37,6 @@ from callcast.ports.broker import Delivery, Source
 
 Place: TypeAlias = tuple[str, int]
 """Topic and partition."""
-
-
-class Lease(Struct, eq=False, gc=False):
-    """The handle of a delivery."""
-
-    item: Item
-    token: int
-    until: float
-
-
-class Hand:
-    """What one consumer holds."""
-
-    def __init__(self) -> None:
-        self.leases: dict[int, Lease] = {}
-        self.check_at: float = math.inf  # no lease ends earlier; renewing only makes them later
 
 
 class Move(Struct, frozen=True, eq=False):
@@ -170,7 +155,7 @@ class Desk:
         """Hand out up to `limit`, each on a lease; and whether that is durable already.
 
         No suspects of an unordered source, unless `limit` is 0: then one of them, if anything.
-        What is not must be handed over only after the next commit.
+        What is not durable must be handed over only after the next commit.
         """
         self.tick(now)
         if self.is_paused or hand not in self._hands:
@@ -267,11 +252,7 @@ class Desk:
 
     def plans(self, now: float) -> list[Commit]:
         """What is to be committed now."""
-        return [
-            window.plan(now)
-            for window in self.windows.values()
-            if not window.is_closing and window.wants_commit(now)
-        ]
+        return [window.plan(now) for window in self.windows.values() if window.wants_commit(now)]
 
     def last_plans(self, places: Iterable[Place], now: float) -> list[Commit]:
         """What is to be committed before these partitions are let go."""

@@ -45,10 +45,9 @@ class Member:
         self._clock = habits.clock
         self.desk.wall_offset = self._clock.wall() - self._clock.now()
         self.commits: Commits = Commits(self.desk, self.lock, send=self._send, clock=self._clock)
-        self._main = Share(names.group, self._bench, answered=self._answered)
-        self._side = Share(names.side, self._bench, answered=self._answered)
-        self._unanswered = 0  # commits of the two groups that are under way together
-        self._is_refused = False
+        self._bench.pump = self.commits.pump
+        self._main = Share(names.group, self._bench)
+        self._side = Share(names.side, self._bench)
         self._thread = threading.Thread(
             target=self._run, name=f"callcast-kafka-{names.group}", daemon=True
         )
@@ -167,21 +166,10 @@ class Member:
         else:
             self._bench.trouble = Unavailable(f"{self.names.group}: cannot fetch: {error.str()}")
 
-    # Commits of both groups, together
+    # Commits of both groups
 
-    def _send(self, commits: Sequence[Commit]) -> bool:
-        parts = (
-            (self._main, [each for each in commits if each.window.topic == self.names.topic]),
-            (self._side, [each for each in commits if each.window.topic != self.names.topic]),
-        )
-        self._is_refused = False
-        sent = [share.commit(some) for share, some in parts if some]
-        self._unanswered = sum(sent)
-        self._is_refused = not all(sent)
-        return self._unanswered > 0
-
-    def _answered(self, is_accepted: bool) -> None:  # noqa: FBT001 - the driver's answer
-        self._is_refused = self._is_refused or not is_accepted
-        self._unanswered -= 1
-        if self._unanswered == 0:
-            self.commits.answered(is_accepted=not self._is_refused)
+    def _send(self, commits: Sequence[Commit]) -> Sequence[Commit]:
+        main = [each for each in commits if each.window.topic == self.names.topic]
+        side = [each for each in commits if each.window.topic != self.names.topic]
+        refused = [*self._main.commit(main)] if main else []
+        return [*refused, *self._side.commit(side)] if side else refused

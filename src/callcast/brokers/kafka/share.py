@@ -9,7 +9,7 @@ inside `poll` and `close`.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,7 +17,13 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from confluent_kafka import Message as Received
 
 from callcast.brokers.kafka import marks
-from callcast.brokers.kafka.codes import ALL_BROKERS_DOWN, AUTHENTICATION
+from callcast.brokers.kafka.codes import (
+    ALL_BROKERS_DOWN,
+    AUTHENTICATION,
+    NO_COORDINATOR,
+    TIMED_OUT,
+    TRANSPORT,
+)
 from callcast.brokers.kafka.desk import Desk, Place
 from callcast.brokers.kafka.window import Commit
 from callcast.core.errors import CallcastError, Unavailable
@@ -33,8 +39,24 @@ SIZE_MAX = 32 * 1_048_576
 """Bytes of bodies that do the same."""
 ASK = 5.0
 """Seconds for a question to the server."""
-LOOK = 0.05
+LOOK = 0.02
 """Seconds between two looks at what a revoked partition waits for."""
+AGAIN = 0.05
+"""Seconds before the same is asked again, or committed, after a refusal that passes."""
+LAST_WAIT = 5.0
+"""Seconds in which the last commit of a partition that moves must be accepted."""
+
+_PASSING = {
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.REQUEST_TIMED_OUT,
+    TIMED_OUT,
+    TRANSPORT,
+    NO_COORDINATOR,
+}
+"""Refusals of a commit after which the same commit may be accepted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,23 +82,37 @@ class Bench:
         self.is_stopping = False
         self.trouble: CallcastError | None = None
         """Why nothing can be fetched, as a typed error; None while all is well."""
+        self.pump: Callable[[], None] = _nothing
+        """Commits what there is; set by the member."""
+
+    def wait_for(self, places: Sequence[Place], limit: float) -> bool:
+        """Wait a moment for what is out of these partitions; whether to wait on."""
+        with self.changed:
+            if not self.desk.out(places) or self.clock.now() >= limit:
+                return False
+            self.changed.wait(LOOK)
+            self.desk.tick(self.clock.now())
+        return True
+
+    def pause(self, seconds: float) -> None:
+        """Wait so long, or until something changes."""
+        with self.changed:
+            self.changed.wait(seconds)
 
 
 class Share:
     """One consumer of the driver. Used in the member's thread only."""
 
-    def __init__(self, group: str, bench: Bench, *, answered: Callable[[bool], None]) -> None:
+    def __init__(self, group: str, bench: Bench) -> None:
         self.group = group
         self.is_assigned = False
         """Whether the group has given this member its share, which may be nothing."""
         self._bench = bench
-        self._answered = answered
         self._paused: set[Place] = set()
         self._consumer = Consumer(
             {
                 **bench.habits.config,
                 "group.id": group,
-                "on_commit": self._on_commit,
                 "error_cb": self._on_error,
             }
         )
@@ -99,13 +135,20 @@ class Share:
         """Commit, and leave the group."""
         self._consumer.close()
 
-    def commit(self, commits: Iterable[Commit]) -> bool:
-        """Send a commit; whether an answer will come."""
+    def commit(self, commits: Sequence[Commit]) -> Sequence[Commit]:
+        """Commit, and wait for the answer; those that were refused."""
+        return [commit for commit, error in self._commit(commits) if error is not None]
+
+    def _commit(self, commits: Sequence[Commit]) -> list[tuple[Commit, KafkaError | None]]:
+        """What the server says to each."""
         try:
-            self._consumer.commit(offsets=[_offset(each) for each in commits], asynchronous=True)
-        except (KafkaException, RuntimeError):
-            return False  # the group has gone on without this member
-        return True
+            answers = self._consumer.commit(
+                offsets=[_offset(each) for each in commits], asynchronous=False
+            )
+        except KafkaException as error:
+            return [(each, error.args[0]) for each in commits]
+        errors = {(part.topic, part.partition): part.error for part in answers or ()}
+        return [(each, errors.get((each.window.topic, each.window.partition))) for each in commits]
 
     def regulate(self, topics: Sequence[str]) -> None:
         """Pause the partitions of which enough waits here, resume those of which little does."""
@@ -132,7 +175,7 @@ class Share:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if partitions:
-            committed = self._ask(lambda: consumer.committed(partitions, timeout=ASK)) or []
+            committed = self._ask(lambda: _found(consumer.committed(partitions, timeout=ASK))) or []
             starts = [self._start(consumer, found) for found in committed]
             self._paused.difference_update((part.topic, part.partition) for part in partitions)
             consumer.incremental_assign(starts)
@@ -157,16 +200,16 @@ class Share:
         desk = bench.desk
         places = [(part.topic, part.partition) for part in partitions]
         limit = bench.clock.now() + bench.habits.revoke_wait
-        with bench.changed:
+        with bench.lock:
             desk.close_windows(places)
-            while desk.out(places) and (now := bench.clock.now()) < limit:
-                bench.changed.wait(LOOK)
-                desk.tick(now)
+        while bench.wait_for(places, limit):
+            bench.pump()  # what stays here goes on: its deliveries are counted by commits, too
+        with bench.lock:
             now = bench.clock.now()
             desk.abandon(places, now)
             last = desk.last_plans(places, now)
         if last:
-            self._commit_last(consumer, last)
+            self._commit_last(last)
         with bench.lock:
             desk.drop(places)
         consumer.incremental_unassign(partitions)
@@ -176,12 +219,20 @@ class Share:
             self._bench.desk.drop((part.topic, part.partition) for part in partitions)
         consumer.incremental_unassign(partitions)
 
-    def _commit_last(self, consumer: Consumer, last: Sequence[Commit]) -> None:
-        try:
-            consumer.commit(offsets=[_offset(commit) for commit in last], asynchronous=False)
-        except KafkaException as error:
-            # The group has gone on without this member: what was settled here comes again.
-            self._bench.trouble = Unavailable(f"{self.group}: could not commit: {error}")
+    def _commit_last(self, last: Sequence[Commit]) -> None:
+        """Commit what moves to another member, which begins where this says."""
+        limit = self._bench.clock.now() + LAST_WAIT
+        while True:
+            refused = [pair for pair in self._commit(last) if pair[1] is not None]
+            if not refused:
+                return
+            codes = {error.code() for _, error in refused if error is not None}
+            if not codes <= _PASSING or self._bench.clock.now() >= limit:
+                break
+            last = [commit for commit, _ in refused]
+            self._bench.pause(AGAIN)
+        # The group has gone on without this member: what was settled here comes again.
+        self._bench.trouble = Unavailable(f"{self.group}: could not commit: {refused[0][1]}")
 
     def _ask(self, question: Callable[[], R]) -> R | None:
         """Ask until there is an answer: without it no partition may be read."""
@@ -190,16 +241,24 @@ class Share:
                 return question()
             except KafkaException as error:
                 self._bench.trouble = Unavailable(f"{self.group}: no answer: {error}")
-                with self._bench.changed:
-                    self._bench.changed.wait(LOOK)
+                self._bench.pause(AGAIN)
         return None
-
-    def _on_commit(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        self._answered(error is None and not any(part.error for part in partitions))
 
     def _on_error(self, error: KafkaError) -> None:
         if error.code() in {ALL_BROKERS_DOWN, AUTHENTICATION}:
             self._bench.trouble = Unavailable(f"{self.group}: no broker answers: {error.str()}")
+
+
+def _found(answers: list[TopicPartition]) -> list[TopicPartition]:
+    """What was committed; raises the error of a partition that has one: it is not at its start."""
+    for part in answers:
+        if part.error is not None:
+            raise KafkaException(part.error)
+    return answers
+
+
+def _nothing() -> None:
+    """Before there is anything to commit."""
 
 
 def _offset(commit: Commit) -> TopicPartition:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
+from callcast.brokers.kafka.hands import Hand
 from callcast.brokers.kafka.window import Item, Window
+from callcast.policies.shelves import SUSPECT_CRASHES
 
 
 class Counts(Struct):
@@ -23,15 +25,20 @@ class Counts(Struct):
     """The wall-clock time of the oldest one."""
 
 
-def pick(windows: Sequence[Window], hand: object, limit: int, *, now: float) -> list[Item]:
-    """Up to `limit` for this consumer, from the window whose first has waited longest on."""
+def pick(windows: Sequence[Window], hand: Hand, limit: int, *, now: float) -> list[Item]:
+    """Up to `limit` for this consumer, from the window whose first has waited longest on.
+
+    Of an ordered source this includes suspects, each in its place: one goes alone, when the
+    consumer has nothing else, and nothing goes before that.
+    """
     items: list[Item] = []
     for window in sorted(windows, key=_oldest) if len(windows) > 1 else windows:
-        _take_from(window, hand, items, limit=limit, now=now)
+        if _take_from(window, hand, items, limit=limit, now=now):
+            break
     return items
 
 
-def suspect(windows: Iterable[Window], hand: object, now: float) -> list[Item]:
+def suspect(windows: Iterable[Window], hand: Hand, now: float) -> list[Item]:
     """One that may have killed its worker, if there is any: it runs alone."""
     for window in windows:
         entry = window.shelf.next(window.owner(hand), now)
@@ -65,17 +72,26 @@ def _delayed(window: Window, now: float) -> set[int]:
     return found | {item.seq for item in window.waiting if item.due > now}
 
 
-def _take_from(window: Window, hand: object, items: list[Item], *, limit: int, now: float) -> None:
+def _take_from(window: Window, hand: Hand, items: list[Item], *, limit: int, now: float) -> bool:
+    """Take what this window has; whether a suspect ends it."""
     owner = window.owner(hand)
     pile, lanes = window.pile, window.lanes
     while len(items) < limit:
         if pile is not None and not pile.has_unsuspected:
-            return
+            return False
         entry = (pile or lanes or window.shelf).next(owner, now)
         if entry is None:
-            return
+            return False
         assert isinstance(entry, Item)  # noqa: S101 - nothing else is put on the shelf
+        if entry.crashes >= SUSPECT_CRASHES and lanes is not None:
+            if items or hand.leases:
+                lanes.put_back(entry, now)
+                lanes.ended(entry, now)
+            else:
+                items.append(entry)
+            return True
         items.append(entry)
+    return False
 
 
 def _oldest(window: Window) -> float:
