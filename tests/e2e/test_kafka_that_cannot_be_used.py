@@ -44,7 +44,7 @@ def test_who_listens_there_does_not_answer() -> None:
     with mute_port() as port:
         said = refused(f"kafka://127.0.0.1:{port}", "queues", code=3)
     assert f"127.0.0.1:{port} did not answer in time" in said
-    assert "whether a Kafka listens there" in said
+    assert "is a Kafka and wants no TLS (kafkas://) and no user and password" in said
 
 
 def test_who_listens_there_is_no_kafka(rabbitmq_url: str) -> None:

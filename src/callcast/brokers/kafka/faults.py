@@ -87,7 +87,7 @@ class Faults:
         if cause.code() in _FORBIDDEN:
             return NotPermitted(
                 f"Kafka at {servers} did not let {self._options.who} {what}: {text}; grant it with"
-                " kafka-acls --add, or use another user"
+                " an ACL (kafka-acls --add), or use another user"
             )
         if cause.code() in _REFUSED:
             return Misuse(f"Kafka at {servers} refuses to {what}: {text}")
@@ -100,10 +100,7 @@ class Faults:
         with self._lock:
             latest = self._latest
         if latest is None or self._clock.now() - latest[0] > FRESH:
-            return Unavailable(
-                f"{self._options.servers} did not answer in time ({what}): check host and port,"
-                " and whether a Kafka listens there"
-            )
+            return _silence(self._options, what)
         return sentence_of(latest[1], self._options, what)
 
 
@@ -125,6 +122,19 @@ def sentence_of(trouble: Trouble, options: Options, what: str) -> CallcastError:
     return Unavailable(
         f"no connection to Kafka at {where} ({what}): {trouble.why}: check the address, and the"
         " server's log"
+    )
+
+
+def _silence(options: Options, what: str) -> CallcastError:
+    """The error for servers that take a connection and say nothing: no reason is told then."""
+    wants = [
+        *([] if options.is_tls else ["TLS (kafkas://)"]),
+        *([] if options.user else ["user and password"]),
+    ]
+    more = f" and wants no {' and no '.join(wants)}" if wants else ""
+    return Unavailable(
+        f"{options.servers} did not answer in time ({what}): check host and port, and whether what"
+        f" listens there is a Kafka{more}"
     )
 
 
@@ -200,8 +210,9 @@ def _refused(where: str, why: str, options: Options) -> CallcastError:
 
 
 def _brief(why: str) -> str:
-    """The last part of a reason that is said in ever smaller parts."""
-    return why.rpartition("routines::")[2] or why
+    """The part of a reason that says it, without what the driver says before and behind."""
+    last = why.rpartition("routines::")[2] or why
+    return last.removeprefix("SASL authentication error: ").partition(", verify that ")[0]
 
 
 _PLAIN_THERE = ("plaintext broker", "wrong version number", "ssl connection closed by peer")

@@ -71,6 +71,11 @@ class Options:
         return f"user {self.user!r}" if self.user else "somebody without a user name"
 
     @property
+    def is_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.security.get("security.protocol", "").endswith("SSL")
+
+    @property
     def client(self) -> dict[str, str | int | float]:
         """Settings of every connection."""
         return {
