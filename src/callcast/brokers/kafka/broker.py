@@ -19,6 +19,7 @@ from callcast.brokers.kafka.options import BODY_MAX, Options
 from callcast.brokers.kafka.publishing import Packing, failure, topic_of
 from callcast.brokers.kafka.share import Habits
 from callcast.brokers.kafka.topology import Topology
+from callcast.brokers.kafka.trimming import Trimming
 from callcast.core.errors import (
     CallcastError,
     Misuse,
@@ -123,7 +124,14 @@ class KafkaBroker:
         async with self._joining:
             member = await self._join(source, link)
             member.users += 1
-        parts = Parts(link=link, control=self._controlled(link), letters=letters, leave=self._leave)
+        control = self._controlled(link)
+        parts = Parts(
+            link=link,
+            control=control,
+            letters=letters,
+            trimming=Trimming(source, link, control),
+            leave=self._leave,
+        )
         ready = KafkaConsumer(source, member, parts=parts, lease=lease, on_close=self._forget)
         self._consumers.add(ready)
         return ready

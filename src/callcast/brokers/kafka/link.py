@@ -150,19 +150,22 @@ class Link:
                     self._partitions[topic] = len(found.partitions)
         return {topic: self._partitions[topic] for topic in topics if topic in self._partitions}
 
-    async def create(self, topics: Sequence[NewTopic]) -> None:
-        """Make topics; that one was there already is no error."""
+    async def create(self, topics: Sequence[NewTopic]) -> list[str]:
+        """Make topics; the names of those that were not there already, which is no error."""
         if not topics:
-            return
+            return []
+        made: list[str] = []
         for topic, future in self._client.create_topics(
             list(topics), request_timeout=ASK, operation_timeout=ASK
         ).items():
             try:
                 await self.answer(future)
+                made.append(topic)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise self.faults.of(f"create topic {topic!r}", error) from error
         await self._until_there([topic.topic for topic in topics])
+        return made
 
     async def _until_there(self, names: Sequence[str]) -> None:
         """Wait until what was made is known: a cluster tells its nodes one after the other."""

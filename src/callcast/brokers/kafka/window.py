@@ -41,6 +41,8 @@ class Item(Entry, eq=False, gc=False, kw_only=True):
     record: Record
     due_wall: float = 0.0
     """The same as `due` on the wall clock, for what was `Later`; 0 otherwise."""
+    held_since: float = 0.0
+    """Ordered: when it first became `Later` here."""
     is_settling: bool = False
     """Its verdict is being carried out: its lease does not end meanwhile."""
 
