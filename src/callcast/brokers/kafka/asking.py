@@ -46,6 +46,10 @@ class Administrator(Protocol):
         """Look at topics."""
         ...
 
+    def list_topics(self, topic: str, *, timeout: float) -> object:
+        """Ask which partitions a topic has and who leads them. Blocks."""
+        ...
+
     def list_offsets(
         self,
         topic_partition_offsets: dict[TopicPartition, OffsetSpec],

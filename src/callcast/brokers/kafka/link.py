@@ -7,7 +7,7 @@ was tried.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -54,8 +54,10 @@ _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.FENCED_LEADER_EPOCH,
+    KafkaError.UNKNOWN_LEADER_EPOCH,
 }
-"""A topic that was just made, or whose leader has just changed."""
+"""A topic that was just made, or whose leader has changed or was started anew."""
 
 
 class Harvest:
@@ -203,6 +205,7 @@ class Link:
                 if code not in _PASSING or self.clock.now() >= limit:
                     raise self.faults.of(f"look at {left[0][0]}/{left[0][1]}", trouble)
                 await self.clock.sleep(AGAIN)
+                await self._look_again({topic for topic, _ in left})
         return offsets
 
     async def _offsets_once(
@@ -222,6 +225,19 @@ class Link:
             except KafkaException as error:
                 trouble = error
         return found, trouble
+
+    async def _look_again(self, topics: Collection[str]) -> None:
+        """Have the driver ask anew who leads these topics: by itself it hardly ever does."""
+        client = self._client
+
+        def ask() -> None:
+            for topic in topics:
+                client.list_topics(topic, timeout=ASK)
+
+        try:
+            await self.office.do(ask)
+        except KafkaException as error:
+            raise self.faults.of("look at the cluster", error) from error
 
     async def committed(self, group: str) -> Mapping[Place, tuple[int, str]]:
         """What a group has committed, with the metadata."""

@@ -60,21 +60,20 @@ async def lag(link: Link, names: Names, letters: Letters, *, member: Member | No
             }
         ready, leased, delayed = counts.ready, counts.leased, counts.delayed
         oldest = min(oldest, counts.oldest)
-    starts: dict[Place, int] = {}
-    for place, noted in reach.marks.items():
-        end = reach.ends.get(place, 0)
-        first = owned.get(place, noted.base)
-        open_, out = noted.unsettled(first, end)
-        if place not in owned:
-            leased += out
-            open_ -= out
+    beyond = _beyond(reach, owned)
+    starts = {place: at for place, (at, _, _) in beyond.items()}
+    firsts = await link.read(starts, reach.ends, limit=1)
+    for place, (at, waiting, out) in beyond.items():
+        records = firsts.get(place)
+        # Nothing is stored before the first record: markers of transactions, what was compacted.
+        hole = (records[0].offset if records else reach.ends[place]) - at
+        count = max(0, waiting - hole)
+        oldest = min([oldest, *(record.time for record in records or ())])
+        leased += out
         if place[0] in names.retries:
-            delayed += open_
+            delayed += count
         else:
-            ready += open_
-        if open_ + out:
-            starts[place] = noted.first_unsettled(first)
-    oldest = min(oldest, await _oldest(link, starts, reach.ends))
+            ready += count
     age = max(0.0, wall - oldest) if math.isfinite(oldest) else 0.0
     return Lag(
         ready,
@@ -85,11 +84,17 @@ async def lag(link: Link, names: Names, letters: Letters, *, member: Member | No
     )
 
 
-async def _oldest(link: Link, starts: Mapping[Place, int], ends: Mapping[Place, int]) -> float:
-    """The time of the oldest of the records at these places."""
-    found = await link.read(starts, ends, limit=1)
-    times = [records[0].time for records in found.values() if records]
-    return min(times, default=math.inf)
+def _beyond(reach: Reach, owned: Mapping[Place, int]) -> dict[Place, tuple[int, int, int]]:
+    """Of what this process has not read: the first that is not settled, how many wait, are out."""
+    beyond: dict[Place, tuple[int, int, int]] = {}
+    for place, noted in reach.marks.items():
+        first = owned.get(place, noted.base)
+        count, out = noted.unsettled(first, reach.ends.get(place, 0))
+        if count and place not in owned:
+            beyond[place] = (noted.first_unsettled(first), count - out, out)
+        elif count:
+            beyond[place] = (noted.first_unsettled(first), count, 0)
+    return beyond
 
 
 class Page(Struct, frozen=True):

@@ -44,7 +44,8 @@ LOOK = 0.02
 AGAIN = 0.05
 """Seconds before the same is asked again, or committed, after a refusal that passes."""
 LAST_WAIT = 5.0
-"""Seconds in which the last commit of a partition that moves must be accepted."""
+"""Seconds in which the last commit of a partition that moves must be accepted, and in which a
+question may go without an answer before somebody hears of it."""
 
 _PASSING = {
     KafkaError.REBALANCE_IN_PROGRESS,
@@ -236,11 +237,14 @@ class Share:
 
     def _ask(self, question: Callable[[], R]) -> R | None:
         """Ask until there is an answer: without it no partition may be read."""
+        patient_until = self._bench.clock.now() + LAST_WAIT
         while not self._bench.is_stopping:
             try:
                 return question()
             except KafkaException as error:
-                self._bench.trouble = Unavailable(f"{self.group}: no answer: {error}")
+                # Leaders change, and a topic that was just made has none yet.
+                if self._bench.clock.now() >= patient_until:
+                    self._bench.trouble = Unavailable(f"{self.group}: no answer: {error}")
                 self._bench.pause(AGAIN)
         return None
 
