@@ -281,7 +281,6 @@ async def test_a_topic_of_others_is_heard_as_it_is(
 
 
 SPRING = {
-    "kafka_dlt-original-topic": b"orders",
     "kafka_dlt-original-partition": (2).to_bytes(4, "big"),
     "kafka_dlt-original-offset": (4_711).to_bytes(8, "big"),
     "kafka_dlt-original-timestamp": (1_795_424_400_000).to_bytes(8, "big"),
@@ -300,20 +299,22 @@ async def test_a_dead_letter_of_spring_is_shown_with_its_origin_and_redriven(
 ) -> None:
     source = await listening(broker)
     dead = f"{source.topic}.{source.group}.dead"
-    written(at, dead, Theirs(b"piano", b'{"sku": "piano"}', {**SPRING}))
+    headers = {**SPRING, "kafka_dlt-original-topic": source.topic.encode()}
+    written(at, dead, Theirs(b"piano", b'{"sku": "piano"}', {**headers}))
+    place = f"{source.topic}/2/4711"
     only = ("--broker", kafka_url, "--filter", f"topic={source.topic}")
     [letter] = await asked("dlq", "ls", *only)
-    assert letter["id"] == "orders/2/4711"
+    assert letter["id"] == place
     assert letter["reason"] == "no box fits a piano"
     assert letter["error_type"] == "com.acme.NoBoxFits"
-    [shown] = await asked("dlq", "show", "orders/2/4711", *only[:2], "--group", source.group)
-    headers = shown["headers"]
-    assert isinstance(headers, dict)
-    assert headers["callcast-source"] == "orders"
-    assert headers["callcast-group"] == "warehouse"
-    assert headers["kafka_dlt-original-offset"] == "4711"
+    [shown] = await asked("dlq", "show", place, *only[:2], "--group", source.group)
+    told = shown["headers"]
+    assert isinstance(told, dict)
+    assert told["callcast-source"] == source.topic
+    assert told["callcast-group"] == "warehouse"
+    assert told["kafka_dlt-original-offset"] == "4711"
     redriven = await asyncio.to_thread(run, "dlq", "redrive", *only)
     assert redriven.exit_code == 0, redriven.stderr
     got = await received(broker, source)
-    assert (got.id, got.key, got.body) == ("orders/2/4711", "piano", b'{"sku": "piano"}')
+    assert (got.id, got.key, got.body) == (place, "piano", b'{"sku": "piano"}')
     assert await asked("dlq", "ls", *only) == []
