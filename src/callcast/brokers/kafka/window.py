@@ -115,7 +115,11 @@ class Window:
     @property
     def is_exact(self) -> bool:
         """Whether each offset that is out is noted by itself."""
-        return self._crashed > 0
+        return self._crashed > 0 or self._has_unread_marks
+
+    @property
+    def _has_unread_marks(self) -> bool:
+        return self.position < self._marks.end
 
     def feed(self, record: Record, item_of: Callable[[Mark], Item]) -> None:
         """Take in the record at the position; `item_of` makes an item of what is noted of it."""
@@ -135,9 +139,12 @@ class Window:
         self.waiting.append(item)
 
     def passed(self, offset: int) -> None:
-        """Note that nothing is stored before this offset: markers, and what was compacted away."""
+        """Note that the log was read to here, past markers and what was compacted away."""
         if offset > self.position:
             self.position = offset
+            self.is_dirty = True
+        if self._has_unread_marks:
+            self._marks.cut(self.position)
             self.is_dirty = True
 
     def admit(self, now: float) -> bool:
@@ -239,6 +246,8 @@ class Window:
         """What is so about the offsets from the head on, as far as anything is."""
         at = head
         end = max(self._settled_top, self._last_noted())
+        if self._has_unread_marks:
+            end = self.position
         for offset, item in self.open.items():
             if offset >= end:
                 break
@@ -248,6 +257,8 @@ class Window:
             at = offset + 1
         if at < end:
             yield Run(end - at, SETTLED)
+        # Nobody has come to read these yet, and the next member is to know of them all the same.
+        yield from self._marks.rest(self.position)
 
     def _last_noted(self) -> int:
         if not self._noted and not self.is_exact:
