@@ -24,7 +24,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from callcast.core.errors import Misuse
@@ -150,9 +149,10 @@ def options_of(url: str, environment: Mapping[str, str]) -> Options:
     user, _, password = login.partition(":")
     user = unquote(user) or environment.get("CALLCAST_KAFKA_USER", "")
     password = unquote(password) or environment.get("CALLCAST_KAFKA_PASSWORD", "")
+    servers = ",".join(map(_with_port, hosts.split(",")))
     security = _security(parts.scheme, (user, password), said)
     return Options(
-        servers=",".join(map(_with_port, hosts.split(","))),
+        servers=servers,
         user=user,
         mechanism=security.get("sasl.mechanism", ""),
         partitions=_count(said, "partitions", 8),
@@ -221,9 +221,6 @@ def _files(said: Mapping[str, str], *, is_tls: bool) -> dict[str, str]:
         raise Misuse(
             f"broker option {named[0]}= is about TLS, which kafka:// does not speak: write kafkas://"
         )
-    for option in named:
-        if not Path(said[option]).is_file():
-            raise Misuse(f"broker option {option}={said[option]!r}: there is no such file")
     if ("cert" in said) is not ("key" in said):
         raise Misuse("broker options cert= and key= name the two halves of one thing: give both")
     return {files[option]: said[option] for option in named}
