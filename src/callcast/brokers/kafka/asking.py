@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from pathlib import Path
 from typing import Protocol, TypeAlias, cast
 
 from confluent_kafka import (
@@ -121,10 +120,6 @@ def kept_for(topic: str, seconds: float) -> ConfigResource:
 
 def administrator(settings: Mapping[str, object]) -> Administrator:
     """Open an administrator's connection; raises `Misuse` for settings that cannot be."""
-    for name in (f"ssl.{what}.location" for what in ("ca", "certificate", "key")):
-        file = settings.get(name)
-        if file is not None and not Path(str(file)).is_file():
-            raise Misuse(f"the broker URL names the file {file}, and there is none")
     # The driver's types know neither callbacks among the settings nor what its futures hold.
     known = cast("dict[str, str | int | float | bool]", settings)
     try:

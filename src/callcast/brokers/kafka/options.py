@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from callcast.core.errors import Misuse
@@ -203,9 +204,7 @@ def _security(scheme: str, login: tuple[str, str], said: Mapping[str, str]) -> d
 
 
 def _mechanism(said: Mapping[str, str], *, is_tls: bool) -> str:
-    mechanism = said.get("mechanism", "PLAIN").upper()
-    if mechanism not in _MECHANISMS:
-        raise Misuse(f"broker option mechanism={mechanism!r}: use {', '.join(_MECHANISMS)}")
+    mechanism = _one_of(said, "mechanism", _MECHANISMS)
     if mechanism == "PLAIN" and not is_tls and said.get("insecure") != "true":
         raise Misuse(
             "SASL PLAIN without TLS shows the password to everybody on the way: use"
@@ -223,6 +222,9 @@ def _files(said: Mapping[str, str], *, is_tls: bool) -> dict[str, str]:
         )
     if ("cert" in said) is not ("key" in said):
         raise Misuse("broker options cert= and key= name the two halves of one thing: give both")
+    for option in named:
+        if not Path(said[option]).is_file():
+            raise Misuse(f"broker option {option}={said[option]!r}: there is no such file")
     return {files[option]: said[option] for option in named}
 
 
@@ -237,11 +239,12 @@ def _with_port(host: str) -> str:
 
 
 def _one_of(said: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
-    """What an option says, by default the first."""
+    """What an option says, whatever its case; by default the first."""
     text = said.get(name, known[0])
-    if text not in known:
-        raise Misuse(f"broker option {name}={text!r}: use {', '.join(known)}")
-    return text
+    for word in known:
+        if text.lower() == word.lower():
+            return word
+    raise Misuse(f"broker option {name}={text!r}: use {', '.join(known)}")
 
 
 def _count(said: Mapping[str, str], name: str, default: int) -> int:
