@@ -14,6 +14,9 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import (
     AdminClient,
+    AlterConfigOpType,  # pyright: ignore[reportPrivateImportUsage] - documented so
+    ConfigEntry,  # pyright: ignore[reportPrivateImportUsage] - documented so
+    ConfigResource,  # pyright: ignore[reportPrivateImportUsage] - documented so
     ConsumerGroupDescription,  # pyright: ignore[reportPrivateImportUsage] - documented so
     ListOffsetsResultInfo,  # pyright: ignore[reportPrivateImportUsage] - documented so
     OffsetSpec,  # pyright: ignore[reportPrivateImportUsage] - documented so
@@ -21,7 +24,7 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.cimpl import NewTopic
 
-__all__ = ["EARLIEST", "LATEST", "Administrator", "Spec", "administrator", "at_time"]
+__all__ = ["EARLIEST", "LATEST", "Administrator", "Spec", "administrator", "at_time", "kept_for"]
 
 Spec: TypeAlias = OffsetSpec
 """Which offset of a partition is asked for."""
@@ -44,6 +47,18 @@ class Administrator(Protocol):
         self, topics: TopicCollection, *, request_timeout: float
     ) -> Mapping[str, Future[TopicDescription]]:
         """Look at topics."""
+        ...
+
+    def incremental_alter_configs(
+        self, resources: list[ConfigResource], *, request_timeout: float
+    ) -> Mapping[ConfigResource, Future[None]]:
+        """Change settings of topics."""
+        ...
+
+    def delete_records(
+        self, topic_partition_offsets: list[TopicPartition], *, request_timeout: float
+    ) -> Mapping[TopicPartition, Future[object]]:
+        """Delete what lies before these offsets."""
         ...
 
     def list_topics(self, topic: str, *, timeout: float) -> object:
@@ -87,6 +102,13 @@ class Administrator(Protocol):
     ) -> Mapping[str, Future[ConsumerGroupDescription]]:
         """Look at groups."""
         ...
+
+
+def kept_for(topic: str, seconds: float) -> ConfigResource:
+    """That a topic keeps its records for so long; below 0: until they are deleted."""
+    value = str(int(seconds * 1_000)) if seconds >= 0 else "-1"
+    entry = ConfigEntry("retention.ms", value, incremental_operation=AlterConfigOpType.SET)
+    return ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=[entry])
 
 
 def administrator(settings: Mapping[str, object]) -> Administrator:

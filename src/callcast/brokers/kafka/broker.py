@@ -19,6 +19,7 @@ from callcast.brokers.kafka.options import BODY_MAX, Options
 from callcast.brokers.kafka.publishing import Packing, failure, topic_of
 from callcast.brokers.kafka.share import Habits
 from callcast.brokers.kafka.topology import Topology
+from callcast.brokers.kafka.trimming import Trimming
 from callcast.core.errors import (
     CallcastError,
     Misuse,
@@ -34,7 +35,7 @@ from callcast.ports.clock import Clock
 REVOKE_WAIT = 60.0
 """Seconds that a partition which moves to another process waits for what is out of it."""
 JOIN_WAIT = 10.0
-"""Seconds for a group to take a new member in."""
+"""Seconds that a new member waits for its group to take it in."""
 SHARE_WAIT = 2.0
 """Seconds that a new member waits for its share; others may have to finish something first."""
 
@@ -123,7 +124,14 @@ class KafkaBroker:
         async with self._joining:
             member = await self._join(source, link)
             member.users += 1
-        parts = Parts(link=link, control=self._controlled(link), letters=letters, leave=self._leave)
+        control = self._controlled(link)
+        parts = Parts(
+            link=link,
+            control=control,
+            letters=letters,
+            trimming=Trimming(source, link, control),
+            leave=self._leave,
+        )
         ready = KafkaConsumer(source, member, parts=parts, lease=lease, on_close=self._forget)
         self._consumers.add(ready)
         return ready
@@ -280,17 +288,25 @@ class KafkaBroker:
         return member
 
     async def _until_shared(self, member: Member, names: Names, link: Link) -> None:
-        """Wait for the group to settle with its new member."""
+        """Wait for the group to settle with its new member.
+
+        It takes nobody in before all its members have answered or their sessions have ended, and
+        one that was killed does not answer. So only an error is one; else fetching waits on.
+        """
         limit = self._clock.now() + JOIN_WAIT
-        while not member.is_assigned:
-            if member.is_ended or self._clock.now() >= limit:
-                why = f": {member.trouble}" if member.trouble else ""
-                raise Unavailable(
-                    f"group {names.group!r} did not take this process in within {JOIN_WAIT} s{why}"
-                )
+        while not member.is_assigned and self._clock.now() < limit:
             await self._clock.sleep(0.005)
+        if not member.is_assigned and member.trouble is not None:
+            raise Unavailable(
+                f"group {names.group!r} did not take this process in within {JOIN_WAIT} s:"
+                f" {member.trouble}"
+            )
         limit = self._clock.now() + SHARE_WAIT
-        while not await self._is_shared(names, link) and self._clock.now() < limit:
+        while (
+            member.is_assigned
+            and not await self._is_shared(names, link)
+            and self._clock.now() < limit
+        ):
             await self._clock.sleep(0.03)
 
     async def _is_shared(self, names: Names, link: Link) -> bool:

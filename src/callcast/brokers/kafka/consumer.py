@@ -17,6 +17,7 @@ from callcast.brokers.kafka.letters import Letters
 from callcast.brokers.kafka.link import Link
 from callcast.brokers.kafka.member import Member
 from callcast.brokers.kafka.sender import Parcel
+from callcast.brokers.kafka.trimming import Trimming
 from callcast.core.errors import CallcastError
 from callcast.core.outcome import DEAD_REASON, Dead, Later, Outcome, Release
 from callcast.ports.broker import Delivery, Source, Unsettled
@@ -37,6 +38,7 @@ class Parts:
     link: Link
     control: Control
     letters: Letters
+    trimming: Trimming
     leave: Callable[[Member], Awaitable[None]]
 
 
@@ -79,6 +81,7 @@ class KafkaConsumer:
         while not self._is_closed:
             self._bell.mute()
             await self._mind_pauses()
+            await self._parts.trimming.look()
             if must_look:
                 must_look = False
                 await self._catch_up()

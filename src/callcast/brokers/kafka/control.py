@@ -5,6 +5,7 @@
 | ``group/TOPIC/GROUP``   | what `ensure` was told, as JSON; null: retired   |
 | ``pause/TOPIC/GROUP``   | anything; null: resumed                          |
 | ``heard/TOPIC``         | anything: it has had a group that was retired    |
+| ``made/TOPIC``          | anything: `ensure` made it, so we may trim it    |
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class Roll:
         self.sources: dict[tuple[str, str], Source] = {}
         self.paused: set[tuple[str, str]] = set()
         self._heard: set[str] = set()
+        self._made: set[str] = set()
 
     def apply(self, records: Iterable[Record]) -> None:
         """Take in records, in their order; what is not ours is left alone."""
@@ -51,6 +53,8 @@ class Roll:
                 self._enrol(name, record.value)
             elif kind == "heard":
                 self._heard.add(topic)
+            elif kind == "made":
+                self._made.add(topic)
 
     def _enrol(self, name: tuple[str, str], value: bytes | None) -> None:
         if value is None:
@@ -67,7 +71,15 @@ class Roll:
 
     def was_heard(self, topic: str) -> bool:
         """Whether this topic has a group, or ever had one."""
-        return topic in self._heard or any(name == topic for name, _ in self.sources)
+        return topic in self._heard or bool(self.of(topic))
+
+    def was_made(self, topic: str) -> bool:
+        """Whether this topic is of our making, and not somebody else's."""
+        return topic in self._made
+
+    def of(self, topic: str) -> list[Source]:
+        """All groups of a topic."""
+        return [source for source in self.sources.values() if source.topic == topic]
 
     def there(self, source: Source) -> Source | None:
         """The source of these names, as it was ensured."""
@@ -78,7 +90,7 @@ class Control:
     """The control topic, as far as this process has read it."""
 
     def __init__(self, link: Link) -> None:
-        self.roll = Roll()
+        self.roll: Roll = Roll()
         self._link = link
         self._position = 0
         self._is_made = False
@@ -120,6 +132,10 @@ class Control:
         """Read up to the end, unless that was done a moment ago."""
         if self._link.clock.now() >= self._next_at:
             await self.refresh()
+
+    async def note_made(self, topic: str) -> None:
+        """Note that a topic is of our making."""
+        await self._write(f"made/{topic}", b"1")
 
     async def enrol(self, source: Source) -> None:
         """Note that there is such a group."""

@@ -38,6 +38,9 @@ from callcast.ports.broker import Delivery, Source
 Place: TypeAlias = tuple[str, int]
 """Topic and partition."""
 
+HOLD_MAX = 1_200.0
+"""Seconds for which an ordered key is held by `Later`, in all, while one member has it."""
+
 
 class Move(Struct, frozen=True, eq=False):
     """A verdict that needs a copy elsewhere before it holds."""
@@ -201,11 +204,11 @@ class Desk:
                 or lease.item.is_settling
             ):
                 lost.append(delivery)
-            elif isinstance(outcome, Dead) or (
-                isinstance(outcome, Later) and not self.source.ordered
+            elif isinstance(verdict := self._limited(lease.item, outcome, now), Dead) or (
+                isinstance(verdict, Later) and not self.source.ordered
             ):
                 lease.item.is_settling = True
-                moves.append(Move(delivery, lease, outcome))
+                moves.append(Move(delivery, lease, verdict))
             else:
                 del hand.leases[lease.token]
                 self._carry_out(lease.item, outcome, now)
@@ -261,6 +264,20 @@ class Desk:
         ]
 
     # Inside
+
+    def _limited(self, item: Item, outcome: Outcome, now: float) -> Outcome:
+        """A key is held by what is put off for so long and no longer."""
+        if not (isinstance(outcome, Later) and self.source.ordered):
+            return outcome
+        since = item.held_since or now
+        if now + outcome.delay - since <= HOLD_MAX:
+            item.held_since = since
+            return outcome
+        return Dead(
+            f"its key was held for {now - since:.0f} s by retries, and the next one is beyond"
+            f" {HOLD_MAX:.0f} s: {outcome.reason}",
+            outcome.notes,
+        )
 
     def _carry_out(self, item: Item, outcome: Outcome, now: float) -> None:
         if isinstance(outcome, Done):

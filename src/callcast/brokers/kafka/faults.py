@@ -7,7 +7,7 @@ import threading
 from confluent_kafka import KafkaError, KafkaException
 
 from callcast.brokers.kafka.codes import ALL_BROKERS_DOWN
-from callcast.core.errors import Misuse, Unavailable
+from callcast.core.errors import Misuse, NotPermitted, Unavailable
 
 _HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
     (
@@ -34,10 +34,6 @@ _HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
         "no Kafka answers there; check host and port, and whether the server runs",
     ),
 )
-
-
-class NotPermitted(Unavailable, PermissionError):
-    """The server knows who we are, and forbids it."""
 
 
 class Faults:

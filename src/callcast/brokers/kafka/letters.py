@@ -50,7 +50,7 @@ class Letters:
     """The dead letters of one source."""
 
     def __init__(self, source: Source, link: Link) -> None:
-        self.bells = Bells()
+        self.bells: Bells = Bells()
         self._source = source
         self._link = link
         self._place = (names_of(source).dead, 0)

@@ -65,7 +65,7 @@ class Harvest:
 
     def __init__(self, starts: Mapping[Place, int], ends: Mapping[Place, int], limit: int) -> None:
         self.found: dict[Place, list[Record]] = {place: [] for place in starts}
-        self.missing = set(starts)
+        self.missing: set[Place] = set(starts)
         self._ends = ends
         self._limit = limit
 
@@ -95,10 +95,10 @@ class Link:
     """Opened with the first use of the broker; `close` ends all of it."""
 
     def __init__(self, options: Options, clock: Clock) -> None:
-        self.options = options
-        self.clock = clock
-        self.faults = Faults(options.servers)
-        self.office = Office()
+        self.options: Options = options
+        self.clock: Clock = clock
+        self.faults: Faults = Faults(options.servers)
+        self.office: Office = Office()
         self._sender: Sender | None = None
         self._reader: Consumer | None = None  # of the office's thread
         self._admin: Administrator | None = administrator(
@@ -145,19 +145,22 @@ class Link:
                     self._partitions[topic] = len(found.partitions)
         return {topic: self._partitions[topic] for topic in topics if topic in self._partitions}
 
-    async def create(self, topics: Sequence[NewTopic]) -> None:
-        """Make topics; that one was there already is no error."""
+    async def create(self, topics: Sequence[NewTopic]) -> list[str]:
+        """Make topics; the names of those that were not there already, which is no error."""
         if not topics:
-            return
+            return []
+        made: list[str] = []
         for topic, future in self._client.create_topics(
             list(topics), request_timeout=ASK, operation_timeout=ASK
         ).items():
             try:
                 await self.answer(future)
+                made.append(topic)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise self.faults.of(f"create topic {topic!r}", error) from error
         await self._until_there([topic.topic for topic in topics])
+        return made
 
     async def _until_there(self, names: Sequence[str]) -> None:
         """Wait until what was made is known: a cluster tells its nodes one after the other."""

@@ -29,15 +29,18 @@ POLL_BUSY = 0.004
 """The same while something is out or waits here. The driver offers no way to end a poll early, and
 asking it for a commit from another thread meanwhile deadlocks in its Python binding (2.16)."""
 
+REJOIN = 1.0
+"""Seconds before a member begins anew after an error that the driver cannot get over."""
+
 
 class Member:
     """Reads the partitions of one source for all consumers of this process."""
 
     def __init__(self, source: Source, names: Names, habits: Habits) -> None:
-        self.names = names
-        self.desk = Desk(source)
+        self.names: Names = names
+        self.desk: Desk = Desk(source)
         self.bells: Bells = Bells()
-        self.is_ended = False
+        self.is_ended: bool = False
         self.users = 0
         """Consumers that share this member; changed by the broker."""
         self._bench = Bench(self.desk, habits)
@@ -46,8 +49,7 @@ class Member:
         self.desk.wall_offset = self._clock.wall() - self._clock.now()
         self.commits: Commits = Commits(self.desk, self.lock, send=self._send, clock=self._clock)
         self._bench.pump = self.commits.pump
-        self._main = Share(names.group, self._bench)
-        self._side = Share(names.side, self._bench)
+        self._main, self._side = self._shares()
         self._thread = threading.Thread(
             target=self._run, name=f"callcast-kafka-{names.group}", daemon=True
         )
@@ -89,7 +91,23 @@ class Member:
 
     # The thread
 
+    def _shares(self) -> tuple[Share, Share]:
+        return Share(self.names.group, self._bench), Share(self.names.side, self._bench)
+
     def _run(self) -> None:
+        try:
+            while not self._bench.is_stopping:
+                self._serve()
+            self._leave()
+        finally:
+            if not self._bench.is_stopping:
+                self._bench.trouble = Unavailable(f"{self.names.group}: the reading thread died")
+            self.is_ended = True
+            self.commits.end()
+            self.bells.ring()
+
+    def _serve(self) -> None:
+        """Take part until it is to stop; begin anew after what the driver cannot get over."""
         try:
             self._main.subscribe([self.names.topic])
             self._side.subscribe(self.names.beside)
@@ -97,17 +115,18 @@ class Member:
                 self._turn()
         except KafkaException as error:
             self._bench.trouble = Unavailable(f"{self.names.group}: cannot consume: {error}")
-        finally:
-            self._end()
+            self._leave()
+            with self.lock:
+                self.desk.drop(list(self.desk.windows))
+            self._main, self._side = self._shares()
+            self._bench.pause(REJOIN)
 
-    def _end(self) -> None:
-        try:
-            self._main.close()
-            self._side.close()
-        finally:
-            self.is_ended = True
-            self.commits.end()
-            self.bells.ring()
+    def _leave(self) -> None:
+        for share in (self._main, self._side):
+            try:
+                share.close()
+            except KafkaException as error:
+                self._bench.trouble = Unavailable(f"{self.names.group}: could not leave: {error}")
 
     def _turn(self) -> None:
         was_assigned = self.is_assigned
@@ -156,6 +175,8 @@ class Member:
             self._bench.trouble = None
 
     def _failed(self, place: Place, error: KafkaError) -> None:
+        if error.fatal():
+            raise KafkaException(error)
         if error.code() in {NO_OFFSET, KafkaError.OFFSET_OUT_OF_RANGE}:
             self._bench.trouble = Misuse(
                 f"{place[0]}/{place[1]}: the messages at the position of group"

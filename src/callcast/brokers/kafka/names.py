@@ -11,9 +11,13 @@ Of a source ``orders.placed/billing``:
 | ``orders.placed.billing.redrive``    | what is for this group only: redrives and replays        |
 | ``orders.placed.billing.retry.10s``  | `Later` by delay: ``10s 1m 10m 1h 1d``; unordered only   |
 | ``orders.placed.billing.dead``       | its dead letters, compacted by source and id             |
+
+Dots are parts of names, too, so that two sources may come to the same ones; `clash` finds them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from msgspec import Struct
 
@@ -90,6 +94,30 @@ def redrive_topic(topic: str, group: str) -> str:
     return f"{topic}.{group}.redrive"
 
 
-def is_ours(topic: str) -> bool:
-    """Whether the server reserves this name, so that it is nobody's contract."""
-    return topic == CONTROL or topic.startswith("__")
+def clash(topics: Iterable[str], sources: Iterable[Source]) -> str:
+    """Which two of these would share what must be one's own, in a sentence; empty when none do.
+
+    Sources are taken in their order: the later one is refused.
+    """
+    groups: dict[str, Source] = {}
+    parts: dict[str, Source] = {}
+    mains = dict.fromkeys(topics)
+    for source in sources:
+        names = names_of(source)
+        other = groups.setdefault(names.group, source)
+        if other.topic != source.topic:
+            return (
+                f"group {source} and group {other} would both be {names.group!r} on Kafka, and"
+                " share their dead letters: give one of them another name"
+            )
+        parts.update(dict.fromkeys((*names.beside, names.dead), source))
+        mains[source.topic] = None
+    for topic in mains:
+        if topic == CONTROL:
+            return f"topic {topic!r} is where callcast keeps its groups: use another name"
+        if topic in parts:
+            return (
+                f"topic {topic!r} is where group {parts[topic]} keeps what waits for it alone:"
+                " give one of them another name"
+            )
+    return ""

@@ -14,15 +14,17 @@
 | `ca`          | the system's | file with the authority of the server's certificate            |
 | `cert`, `key` | none         | files with the client's certificate and key                    |
 | `compression` | none         | none, gzip, snappy, lz4, zstd                                  |
+| `insecure`    | false        | true: SASL PLAIN also where everybody can read it              |
 
 User and password may come from ``CALLCAST_KAFKA_USER`` and ``CALLCAST_KAFKA_PASSWORD`` instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from callcast.core.errors import Misuse
 
@@ -37,6 +39,8 @@ _KNOWN = (
     "mechanism", "ca", "cert", "key", "compression", "insecure",
 )  # fmt: skip
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
+_COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
+_FORM = "kafka://user:password@host:9092"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +114,8 @@ class Options:
             "session.timeout.ms": int(self.session * 1_000),
             "heartbeat.interval.ms": max(100, min(1_000, int(self.session * 1_000 / 12))),
             "topic.metadata.refresh.interval.ms": 30_000,
+            # A commit waits for its answer in the thread that reads.
+            "socket.timeout.ms": 10_000,
             "fetch.error.backoff.ms": 100,
             "fetch.wait.max.ms": 100,
         }
@@ -119,8 +125,8 @@ class Options:
 
 
 def options_of(url: str, environment: Mapping[str, str]) -> Options:
-    """The options of a URL; raises `Misuse` for one that is none."""
-    parts = urlsplit(url)
+    """The options of a URL; raises `Misuse` for one that is none, and never says its password."""
+    parts = _split(url)
     said = dict(parse_qsl(parts.query, keep_blank_values=True))
     for name in said:
         if name not in _KNOWN:
@@ -128,62 +134,115 @@ def options_of(url: str, environment: Mapping[str, str]) -> Options:
                 f"broker option {name!r} is unknown to kafka://; known: {', '.join(_KNOWN)}"
             )
     login, _, hosts = parts.netloc.rpartition("@")
-    if not hosts:
-        raise Misuse("the broker URL names no host: write kafka://localhost:9092")
     user, _, password = login.partition(":")
     user = unquote(user) or environment.get("CALLCAST_KAFKA_USER", "")
     password = unquote(password) or environment.get("CALLCAST_KAFKA_PASSWORD", "")
-    security = _security(parts.scheme, (user, password), said)
-    expired = said.get("expired", "error")
-    if expired not in {"error", "earliest"}:
-        raise Misuse(f"broker option expired={expired!r}: use 'error' or 'earliest'")
     return Options(
-        servers=_with_ports(hosts),
-        partitions=int(_number(said, "partitions", 8)),
-        replication=int(_number(said, "replication", -1)),
-        retain=_number(said, "retain", 604_800.0),
-        session=_number(said, "session", 10.0),
+        servers=",".join(map(_with_port, hosts.split(","))),
+        partitions=_count(said, "partitions", 8),
+        replication=_count(said, "replication", -1),
+        retain=_seconds(said, "retain", 604_800.0),
+        session=_seconds(said, "session", 10.0),
         instance=said.get("instance", ""),
-        expired=expired,
-        compression=said.get("compression", "none"),
-        security=security,
+        expired=_one_of(said, "expired", ("error", "earliest")),
+        compression=_one_of(said, "compression", _COMPRESSIONS),
+        security=_security(parts.scheme, (user, password), said),
     )
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise Misuse(f"the broker URL is none: {error}; write {_FORM}") from error
+    # Said without what stands there: it may be the end of a password.
+    is_cut = "@" not in parts.netloc and "@" in parts.query
+    if parts.path.strip("/") or parts.fragment or is_cut:
+        raise Misuse(
+            f"the broker URL has something behind its host that Kafka has no use for: write"
+            f" {_FORM}, with '/', '?', '#' and '@' in a password as %2F, %3F, %23 and %40"
+        )
+    return parts
 
 
 def _security(scheme: str, login: tuple[str, str], said: Mapping[str, str]) -> dict[str, str]:
     user, password = login
     is_tls = scheme == "kafkas"
-    settings: dict[str, str] = {}
+    settings: dict[str, str] = _files(said, is_tls=is_tls)
     if user:
-        mechanism = said.get("mechanism", "PLAIN").upper()
-        if mechanism not in _MECHANISMS:
-            raise Misuse(f"broker option mechanism={mechanism!r}: use {', '.join(_MECHANISMS)}")
-        if mechanism == "PLAIN" and not is_tls and said.get("insecure") != "true":
-            raise Misuse(
-                "SASL PLAIN without TLS shows the password to everybody on the way: use"
-                " kafkas://, or ?mechanism=SCRAM-SHA-512, or ?insecure=true on a network of yours"
-            )
         settings |= {
-            "sasl.mechanism": mechanism,
+            "sasl.mechanism": _mechanism(said, is_tls=is_tls),
             "sasl.username": user,
             "sasl.password": password,
         }
+    elif "mechanism" in said:
+        raise Misuse(
+            f"broker option mechanism={said['mechanism']!r} without a user: write {_FORM}, or set"
+            " CALLCAST_KAFKA_USER and CALLCAST_KAFKA_PASSWORD"
+        )
     if is_tls or user:
         kind = "SASL_" if user else ""
         settings["security.protocol"] = f"{kind}{'SSL' if is_tls else 'PLAINTEXT'}"
+    return settings
+
+
+def _mechanism(said: Mapping[str, str], *, is_tls: bool) -> str:
+    mechanism = said.get("mechanism", "PLAIN").upper()
+    if mechanism not in _MECHANISMS:
+        raise Misuse(f"broker option mechanism={mechanism!r}: use {', '.join(_MECHANISMS)}")
+    if mechanism == "PLAIN" and not is_tls and said.get("insecure") != "true":
+        raise Misuse(
+            "SASL PLAIN without TLS shows the password to everybody on the way: use"
+            " kafkas://, or ?mechanism=SCRAM-SHA-512, or ?insecure=true on a network of yours"
+        )
+    return mechanism
+
+
+def _files(said: Mapping[str, str], *, is_tls: bool) -> dict[str, str]:
     files = {"ca": "ssl.ca.location", "cert": "ssl.certificate.location", "key": "ssl.key.location"}
-    return settings | {name: said[option] for option, name in files.items() if option in said}
+    named = [option for option in files if option in said]
+    if named and not is_tls:
+        raise Misuse(
+            f"broker option {named[0]}= is about TLS, which kafka:// does not speak: write kafkas://"
+        )
+    if ("cert" in said) is not ("key" in said):
+        raise Misuse("broker options cert= and key= name the two halves of one thing: give both")
+    return {files[option]: said[option] for option in named}
 
 
-def _with_ports(hosts: str) -> str:
-    """Each host with its port; 9092 where it has none."""
-    return ",".join(
-        host if ":" in host.rpartition("]")[2] else f"{host}:9092" for host in hosts.split(",")
-    )
+def _with_port(host: str) -> str:
+    """A host with its port; 9092 where it has none."""
+    end = host.rpartition("]")[2]
+    name, colon, port = end.partition(":")
+    is_named = bool(name) or end != host
+    if not is_named or (colon and not port.isdecimal()):
+        raise Misuse(f"the broker URL names a host {host!r}: write kafka://host:9092,host2:9092")
+    return host if colon else f"{host}:9092"
 
 
-def _number(said: Mapping[str, str], name: str, default: float) -> float:
+def _one_of(said: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
+    """What an option says, by default the first."""
+    text = said.get(name, known[0])
+    if text not in known:
+        raise Misuse(f"broker option {name}={text!r}: use {', '.join(known)}")
+    return text
+
+
+def _count(said: Mapping[str, str], name: str, default: int) -> int:
+    text = said.get(name)
+    if text is None or text == str(default):
+        return default
+    if not text.isdecimal() or int(text) < 1:
+        raise Misuse(f"broker option {name}={text!r}: a whole number from 1 on is wanted")
+    return int(text)
+
+
+def _seconds(said: Mapping[str, str], name: str, default: float) -> float:
+    text = said.get(name)
     try:
-        return float(said.get(name, default))
-    except ValueError as error:
-        raise Misuse(f"broker option {name}={said[name]!r}: a number is wanted") from error
+        seconds = default if text is None else float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds < math.inf:
+        raise Misuse(f"broker option {name}={text!r}: a number of seconds above 0 is wanted")
+    return seconds

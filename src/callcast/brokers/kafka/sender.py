@@ -49,7 +49,7 @@ class Batch:
         self._loop = asyncio.get_running_loop()
         self._sender = sender
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self.left = count  # changed by the sender's thread, and by `refused` before it may end
+        self.left: int = count  # changed by the sender's thread, and by `refused` before it may end
         self.errors: dict[int, KafkaError] = {}
 
     def report(self, index: int, error: KafkaError | None, _: Report) -> None:
@@ -77,7 +77,7 @@ class Sender:
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self._producer = Producer(dict(config))
-        self.lock = threading.Lock()
+        self.lock: threading.Lock = threading.Lock()
         self._ended: dict[asyncio.AbstractEventLoop, list[Batch]] = {}  # under the lock
         self._is_stopping = False
         self._thread = threading.Thread(target=self._serve, name="callcast-kafka-send", daemon=True)

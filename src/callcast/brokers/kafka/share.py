@@ -75,12 +75,12 @@ class Bench:
     """What the shares of a member have in common."""
 
     def __init__(self, desk: Desk, habits: Habits) -> None:
-        self.desk = desk
-        self.habits = habits
-        self.clock = habits.clock
-        self.lock = threading.Lock()
-        self.changed = threading.Condition(self.lock)
-        self.is_stopping = False
+        self.desk: Desk = desk
+        self.habits: Habits = habits
+        self.clock: Clock = habits.clock
+        self.lock: threading.Lock = threading.Lock()
+        self.changed: threading.Condition = threading.Condition(self.lock)
+        self.is_stopping: bool = False
         self.trouble: CallcastError | None = None
         """Why nothing can be fetched, as a typed error; None while all is well."""
         self.pump: Callable[[], None] = _nothing
@@ -105,8 +105,8 @@ class Share:
     """One consumer of the driver. Used in the member's thread only."""
 
     def __init__(self, group: str, bench: Bench) -> None:
-        self.group = group
-        self.is_assigned = False
+        self.group: str = group
+        self.is_assigned: bool = False
         """Whether the group has given this member its share, which may be nothing."""
         self._bench = bench
         self._paused: set[Place] = set()

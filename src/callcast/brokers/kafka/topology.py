@@ -10,8 +10,9 @@ from confluent_kafka.cimpl import NewTopic
 from callcast.brokers.kafka.control import Control
 from callcast.brokers.kafka.desk import Place
 from callcast.brokers.kafka.link import Link
-from callcast.brokers.kafka.names import Names, names_of
+from callcast.brokers.kafka.names import Names, clash, names_of
 from callcast.brokers.kafka.options import RECORD_MAX, Options
+from callcast.brokers.kafka.trimming import FOR_EVER, keep_for
 from callcast.core.errors import Misuse, Unavailable
 from callcast.core.names import checked_name
 from callcast.ports.broker import Difference, Source, Start
@@ -19,7 +20,7 @@ from callcast.ports.broker import Difference, Source, Start
 RETRY_PARTITIONS = 2
 """Of each retry topic: its messages wait, they do not need the width of the topic."""
 
-_FOR_EVER = {"retention.ms": "-1", "max.message.bytes": str(RECORD_MAX)}
+_KEPT = {"retention.ms": "-1", "max.message.bytes": str(RECORD_MAX)}
 
 
 class Topology:
@@ -34,10 +35,14 @@ class Topology:
         wanted = needed(topics, sources, self._link.options)
         await self._control.prepare()
         other = [text for source in sources for text in self._otherwise(source)]
+        if said := clash(topics, [*self._control.roll.sources.values(), *sources]):
+            other.append(said)
         if other:
             raise Misuse("; ".join(other))
         there = await self._link.partitions(list(wanted))
-        await self._link.create([wanted[name] for name in wanted if name not in there])
+        made = await self._link.create([wanted[name] for name in wanted if name not in there])
+        for topic in {*topics, *(source.topic for source in sources)} & set(made):
+            await self._control.note_made(topic)
         for source in sources:
             if self._control.roll.there(source) is None:
                 await self._begin(source, names_of(source))
@@ -79,6 +84,9 @@ class Topology:
             await self._delete_group(source, group)
         if self._control.roll.there(source) is not None:
             await self._control.strike(source)
+        if not self._control.roll.of(source.topic):
+            retain = self._link.options.retain
+            await keep_for(self._link, self._control, source.topic, seconds=retain)
         own = [name for name in needed_of(source, self._link.options) if name != source.topic]
         there = await self._link.partitions(own, anew=True)
         if there:
@@ -134,10 +142,16 @@ class Topology:
             starts = await self._link.beginnings(places)
         else:
             starts = await self._link.ends(places)
+        # From now on what is kept is deleted when all groups have passed it, and not before.
+        await keep_for(self._link, self._control, source.topic, seconds=FOR_EVER)
         committed = await self._link.committed(names.group)
-        await self._link.commit(
-            names.group, {place: at for place, at in starts.items() if place not in committed}
-        )
+        missing = {place: at for place, at in starts.items() if place not in committed}
+        try:
+            await self._link.commit(names.group, missing)
+        except Unavailable:
+            # Another process makes the same group, and reads already: its start is as good.
+            if not set(missing) <= set(await self._link.committed(names.group)):
+                raise
 
 
 def needed(
@@ -154,15 +168,12 @@ def needed_of(source: Source, options: Options) -> Mapping[str, NewTopic]:
     """The topics of one source."""
     names = names_of(source)
     copies = options.replication
-    compacted = {**_FOR_EVER, "cleanup.policy": "compact"}
+    compacted = {**_KEPT, "cleanup.policy": "compact"}
     return {
         names.topic: _event(names.topic, options),
-        names.redrive: NewTopic(names.redrive, 1, copies, config=_FOR_EVER),
+        names.redrive: NewTopic(names.redrive, 1, copies, config=_KEPT),
         names.dead: NewTopic(names.dead, 1, copies, config=compacted),
-        **{
-            name: NewTopic(name, RETRY_PARTITIONS, copies, config=_FOR_EVER)
-            for name in names.retries
-        },
+        **{name: NewTopic(name, RETRY_PARTITIONS, copies, config=_KEPT) for name in names.retries},
     }
 
 

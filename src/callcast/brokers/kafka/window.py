@@ -41,6 +41,8 @@ class Item(Entry, eq=False, gc=False, kw_only=True):
     record: Record
     due_wall: float = 0.0
     """The same as `due` on the wall clock, for what was `Later`; 0 otherwise."""
+    held_since: float = 0.0
+    """Ordered: when it first became `Later` here."""
     is_settling: bool = False
     """Its verdict is being carried out: its lease does not end meanwhile."""
 
@@ -67,21 +69,21 @@ class Window:
     def __init__(self, topic: str, partition: int, *, marks: Marks, is_ordered: bool) -> None:
         self.topic = topic
         self.partition = partition
-        self.base = marks.base
-        self.position = marks.base
-        self.top = marks.base
-        self.is_closing = False
-        self.size = 0
+        self.base: int = marks.base
+        self.position: int = marks.base
+        self.top: int = marks.base
+        self.is_closing: bool = False
+        self.size: int = 0
         """Bytes of the bodies that wait or are out."""
-        self.out = 0
+        self.out: int = 0
         """How many are with workers."""
         self.open: dict[int, Item] = {}
         self.waiting: deque[Item] = deque()
         """What is fed and lies too far behind the head."""
-        self.lanes = Lanes(iter(())) if is_ordered else None
-        self.pile = None if is_ordered else Pile()
+        self.lanes: Lanes | None = Lanes(iter(())) if is_ordered else None
+        self.pile: Pile | None = None if is_ordered else Pile()
         self.owners: dict[object, Owner] = {}
-        self.is_dirty = bool(marks.end > marks.base)
+        self.is_dirty: bool = marks.end > marks.base
         self._marks = marks
         self._settled_top = marks.base
         self._noted = 0  # open ones that have crashed or were put off
@@ -113,7 +115,11 @@ class Window:
     @property
     def is_exact(self) -> bool:
         """Whether each offset that is out is noted by itself."""
-        return self._crashed > 0
+        return self._crashed > 0 or self._has_unread_marks
+
+    @property
+    def _has_unread_marks(self) -> bool:
+        return self.position < self._marks.end
 
     def feed(self, record: Record, item_of: Callable[[Mark], Item]) -> None:
         """Take in the record at the position; `item_of` makes an item of what is noted of it."""
@@ -133,9 +139,12 @@ class Window:
         self.waiting.append(item)
 
     def passed(self, offset: int) -> None:
-        """Note that nothing is stored before this offset: markers, and what was compacted away."""
+        """Note that the log was read to here, past markers and what was compacted away."""
         if offset > self.position:
             self.position = offset
+            self.is_dirty = True
+        if self._has_unread_marks:
+            self._marks.cut(self.position)
             self.is_dirty = True
 
     def admit(self, now: float) -> bool:
@@ -237,6 +246,8 @@ class Window:
         """What is so about the offsets from the head on, as far as anything is."""
         at = head
         end = max(self._settled_top, self._last_noted())
+        if self._has_unread_marks:
+            end = self.position
         for offset, item in self.open.items():
             if offset >= end:
                 break
@@ -246,6 +257,8 @@ class Window:
             at = offset + 1
         if at < end:
             yield Run(end - at, SETTLED)
+        # Nobody has come to read these yet, and the next member is to know of them all the same.
+        yield from self._marks.rest(self.position)
 
     def _last_noted(self) -> int:
         if not self._noted and not self.is_exact:

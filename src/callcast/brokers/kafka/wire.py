@@ -8,18 +8,24 @@
 | key                            | the record's key, and ``ce_partitionkey``                 |
 | user's headers                 | headers of their names                                    |
 
-A record that no callcast wrote lacks ``ce_id``: its id is its topic, partition and offset.
+A record that no callcast wrote lacks ``ce_id``: its id is its topic, partition and offset, and its
+copies say so. An event in structured mode (``application/cloudevents+json``) is read too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeAlias
 
 from msgspec import Struct
 
+from callcast.brokers.kafka import origins
+from callcast.brokers.kafka.origins import ERRORS
 from callcast.core.message import NO_HEADERS, Message
+from callcast.core.outcome import DEAD_REASON
+from callcast.core.structured import is_structured, parse
 
 Headers: TypeAlias = list[tuple[str, bytes | None]]
 
@@ -29,11 +35,14 @@ DUE = "callcast-due"
 """The wall-clock time before which a record of a retry topic is not handed out."""
 NULL = "callcast-null"
 """A dead letter whose value was null: null would delete it from a compacted topic."""
+KEY = "callcast-key"
+"""The key of a message that died: dead letters are keyed by source and id."""
 DELIVER_AT = "callcast-deliver-at"
-ERRORS = "__dlq.errors."
-"""What Kafka's own dead letters call their headers."""
+ROUND_MAX = 999_999_999
+DUE_MAX = 99_999_999_999.0
+"""Somebody else's header of our name may say anything; `marks` has room for so much."""
 
-_OURS = (ROUND, DUE, NULL)
+_OURS = (ROUND, DUE, NULL, KEY)
 _VERSION = ("ce_specversion", b"1.0")
 _JSON = ("content-type", b"application/json")
 _TEXTS: tuple[tuple[str, str], ...] = (
@@ -44,7 +53,7 @@ _TEXTS: tuple[tuple[str, str], ...] = (
     ("traceparent", "traceparent"),
     ("tracestate", "tracestate"),
 )
-_KNOWN = frozenset(
+KNOWN = frozenset(
     {
         *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_partitionkey"),
         *("ce_expirytime", "content-type", "ce_traceparent", "ce_tracestate", DELIVER_AT),
@@ -52,6 +61,7 @@ _KNOWN = frozenset(
         *(header for header, _ in _TEXTS),
     }
 )
+"""Headers that are no user's."""
 
 
 class Record(Struct, frozen=True, gc=False):
@@ -99,7 +109,7 @@ def encode(message: Message) -> Headers:
         headers.extend(
             (name, text.encode())
             for name, text in message.headers.items()
-            if not name.startswith(ERRORS)
+            if name not in KNOWN and not name.startswith(origins.PREFIXES)
         )
     return headers
 
@@ -107,19 +117,23 @@ def encode(message: Message) -> Headers:
 def decode(record: Record, topic: str) -> Message:
     """The message of a record; `topic` is its contract's, also where it lies in a retry topic."""
     found = dict(record.headers)
-    name = _text(found.get("ce_id"))
-    key = found.get("ce_partitionkey") or record.key
+    body = record.value or b""
+    content_type = _text(found.get("content-type"))
+    if is_structured(content_type) and (event := parse(body)) is not None:
+        found.update((f"ce_{name}", text.encode()) for name, text in event.attributes.items())
+        content_type, body = event.content_type, event.data
+    key = found.get("ce_partitionkey") or found.get(KEY, record.key)
     deliver_at = found.get(DELIVER_AT)
     return Message(
-        id=record.where if name is None else name,
+        id=_text(found.get("ce_id")) or record.where,
         source=_text(found.get("ce_source")) or f"kafka:{topic}",
         type=_text(found.get("ce_type")) or topic,
         topic=topic,
-        body=record.value or b"",
+        body=body,
         key=None if key is None else _text(key),
         time=_seconds(found.get("ce_time")) or 0.0,
         subject=_text(found.get("ce_subject")),
-        datacontenttype=_text(found.get("content-type")) or "application/json",
+        datacontenttype=content_type or "application/json",
         dataschema=_text(found.get("ce_dataschema")),
         correlation_id=_text(found.get("ce_correlationid")),
         causation_id=_text(found.get("ce_causationid")),
@@ -133,7 +147,7 @@ def decode(record: Record, topic: str) -> Message:
 
 def put_off(record: Record, notes: Mapping[str, str], *, round: int, due: float) -> Headers:
     """The headers of a record's copy in a retry topic."""
-    more = {**notes, ROUND: str(round), DUE: repr(due)}
+    more = {**notes, **_identified(record), ROUND: str(round), DUE: repr(due)}
     return with_headers(record.headers, more)
 
 
@@ -141,16 +155,18 @@ def buried(record: Record, notes: Mapping[str, str], *, group: str, attempts: in
     """The headers of a record's copy among the dead letters: ours, and those of Kafka itself."""
     more = {
         **notes,
+        **_identified(record),
         f"{ERRORS}topic": record.topic,
         f"{ERRORS}partition": str(record.partition),
         f"{ERRORS}offset": str(record.offset),
         f"{ERRORS}group": group,
         f"{ERRORS}delivery.count": str(attempts),
+        f"{ERRORS}message": notes.get(DEAD_REASON, ""),
     }
     if record.value is None:
         more[NULL] = "1"
-    kept = [pair for pair in record.headers if pair[0] not in {ROUND, DUE}]
-    return with_headers(kept, more)
+    kept = [pair for pair in record.headers if pair[0] not in {ROUND, DUE, KEY}]
+    return [*with_headers(kept, more), (KEY, record.key)]
 
 
 def with_headers(headers: Headers, more: Mapping[str, str]) -> Headers:
@@ -163,12 +179,12 @@ def with_headers(headers: Headers, more: Mapping[str, str]) -> Headers:
 
 def round_of(record: Record) -> int:
     """How many times it was `Later`."""
-    return int(_number(_last(record.headers, ROUND)) or 0)
+    return int(min(max(0.0, _number(_last(record.headers, ROUND)) or 0.0), ROUND_MAX))
 
 
 def due_of(record: Record) -> float:
     """The wall-clock time before which it is not handed out; 0 for at once."""
-    return _number(_last(record.headers, DUE)) or 0.0
+    return min(max(0.0, _number(_last(record.headers, DUE)) or 0.0), DUE_MAX)
 
 
 def identity(message: Message) -> bytes:
@@ -180,13 +196,16 @@ def _last(headers: Sequence[tuple[str, bytes | None]], name: str) -> bytes | Non
     return next((value for header, value in reversed(headers) if header == name), None)
 
 
+def _identified(record: Record) -> Mapping[str, str]:
+    """What a copy says of its identity where the record does not: its place is the first one."""
+    return {} if _last(record.headers, "ce_id") else {"ce_id": record.where}
+
+
 def _others(found: Mapping[str, bytes | None]) -> Mapping[str, str]:
     others = {
-        name: "" if value is None else value.decode("utf-8", "backslashreplace")
-        for name, value in found.items()
-        if name not in _KNOWN
+        name: origins.text_of(name, value) for name, value in found.items() if name not in KNOWN
     }
-    return others or NO_HEADERS
+    return origins.told(others) if others else NO_HEADERS
 
 
 def _text(value: bytes | None) -> str | None:
@@ -198,9 +217,10 @@ def _number(value: bytes | None) -> float | None:
     if value is None:
         return None
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def _timestamp(seconds: float) -> bytes:
@@ -208,10 +228,11 @@ def _timestamp(seconds: float) -> bytes:
 
 
 def _seconds(value: bytes | None) -> float | None:
-    """The seconds of an RFC 3339 time, or None for what is none."""
+    """The seconds of an RFC 3339 time, or None for what is none; without a zone it is UTC."""
     if value is None:
         return None
     try:
-        return datetime.fromisoformat(value.decode()).timestamp()
+        moment = datetime.fromisoformat(value.decode())
     except ValueError:
         return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
