@@ -74,6 +74,12 @@ class Faults:
         with self._lock:
             self._latest = self._clock.now(), trouble_of(error)
 
+    def answered(self) -> None:
+        """Forget what was wrong: the server answers."""
+        if self._latest is not None or self._are_all_down:
+            with self._lock:
+                self._latest, self._are_all_down = None, False
+
     @property
     def is_cut_off(self) -> bool:
         """Whether all servers were in trouble at once, and the driver told why."""

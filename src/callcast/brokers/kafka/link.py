@@ -327,7 +327,9 @@ class Link:
         waiting.add_done_callback(_looked_at)
         try:
             if self._is_reached or await self._is_first_answered(waiting):
-                return await asyncio.shield(waiting)
+                answer = await asyncio.shield(waiting)
+                self.faults.answered()
+                return answer
         except KafkaException:
             self._client.poll(0)  # has it tell why: a time-out alone says nothing
             raise
