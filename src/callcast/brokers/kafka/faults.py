@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 
 from confluent_kafka import KafkaError, KafkaException
@@ -9,14 +10,12 @@ from confluent_kafka import KafkaError, KafkaException
 from callcast.brokers.kafka.codes import ALL_BROKERS_DOWN
 from callcast.core.errors import Misuse, NotPermitted, Unavailable
 
+_WRONG_LOGIN = (
+    "the server refused the user name or the password; check both, and the SASL mechanism"
+    " (?mechanism=)"
+)
 _HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (
-        ("authentication failed", "sasl", "_authentication"),
-        (
-            "the server refused the user name or the password; check both, and the SASL mechanism"
-            " (?mechanism=)"
-        ),
-    ),
+    (("authentication failed", "sasl", "_authentication"), _WRONG_LOGIN),
     (
         ("certificate verify failed", "certificate"),
         "the server's certificate is not trusted; name its authority with ?ca=FILE",
@@ -34,6 +33,9 @@ _HINTS: tuple[tuple[tuple[str, ...], str], ...] = (
         "no Kafka answers there; check host and port, and whether the server runs",
     ),
 )
+
+_ADDRESS = re.compile(r"\b(?:sasl_)?(?:ssl|plaintext)://")
+"""What the driver writes before a host: how it speaks to it, not what went wrong."""
 
 
 class Faults:
@@ -62,10 +64,13 @@ class Faults:
             )
         if cause.code() in _REFUSED:
             return Misuse(f"kafka at {self._servers} refuses to {what}: {text}")
-        latest = self._latest
+        # Codes below 0 are the driver's own, such as a time-out; what the server says is reason
+        # enough, and its connections may have failed long ago.
+        latest = self._latest if cause.code() < 0 else ""
         reason = f"{text}; {latest}" if latest and latest not in text else text
         hint = hint_of(f"{latest} {text}")
-        return Unavailable(f"could not {what} at kafka {self._servers}: {reason}: {hint}")
+        kind = NotPermitted if hint == _WRONG_LOGIN else Unavailable
+        return kind(f"could not {what} at kafka {self._servers}: {reason}: {hint}")
 
 
 _FORBIDDEN = {
@@ -84,7 +89,7 @@ _REFUSED = {
 
 def hint_of(text: str) -> str:
     """What to do about a failure that the driver words like this."""
-    small = text.lower()
+    small = _ADDRESS.sub("", text.lower())
     for words, hint in _HINTS:
         if any(word in small for word in words):
             return hint
