@@ -22,8 +22,10 @@ LOOK = 0.02
 
 
 class Answers:
-    """Where no question was ever answered and no server of the URL can be connected, an answer is
-    not waited for to the end: most often the URL is wrong.
+    """Of one connection.
+
+    Where no question was ever answered and no server of the URL can be connected, an answer is not
+    waited for to the end: most often the URL is wrong.
     """
 
     def __init__(self, faults: Faults, clock: Clock) -> None:

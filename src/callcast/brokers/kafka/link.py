@@ -45,6 +45,8 @@ R = TypeVar("R")
 
 ASK = 5.0
 """Seconds for an answer of the server."""
+MAKE = 30.0
+"""Seconds for topics to be made: a server makes the logs of their partitions one by one."""
 FLUSH = 10.0
 """Seconds that closing waits for records which are still under way."""
 READ_BATCH = 500
@@ -162,7 +164,7 @@ class Link:
             return []
         made: list[str] = []
         for topic, future in self._client.create_topics(
-            list(topics), request_timeout=ASK, operation_timeout=ASK
+            list(topics), request_timeout=MAKE, operation_timeout=MAKE
         ).items():
             try:
                 await self.answer(future)
@@ -175,10 +177,10 @@ class Link:
 
     async def _until_there(self, names: Sequence[str]) -> None:
         """Wait until what was made is known: a cluster tells its nodes one after the other."""
-        limit = self.clock.now() + ASK
+        limit = self.clock.now() + MAKE
         while len(await self.partitions(names, anew=True)) < len(names):
             if self.clock.now() >= limit:
-                raise Unavailable(f"{names[0]!r} was created, and is not there {ASK} s later")
+                raise Unavailable(f"{names[0]!r} was created, and is not there {MAKE} s later")
             await self.clock.sleep(0.02)
 
     @property
