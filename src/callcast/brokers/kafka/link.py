@@ -112,28 +112,20 @@ class Link:
         self.faults: Faults = Faults(options, clock)
         self.office: Office = Office()
         self._answers = Answers(self.faults, clock)
-        self._sender: Sender | None = None
         self._reader: Consumer | None = None  # of the office's thread
         self._admin: Administrator | None = administrator(
             {**options.client, "error_cb": self.faults.note}
         )
+        # Made at once: a producer needs half a second until it is known to the server.
+        self.sender: Sender = Sender({**options.producer, "error_cb": self.faults.note})
         self._partitions: dict[str, int] = {}
         self._read_before: set[str] = set()  # of the office's thread
 
-    @property
-    def sender(self) -> Sender:
-        """The producer, made when it is first needed."""
-        if self._sender is None:
-            self._sender = Sender({**self.options.producer, "error_cb": self.faults.note})
-        return self._sender
-
     async def close(self) -> None:
         """End all connections. Idempotent."""
-        sender, self._sender = self._sender, None
 
         def end() -> None:
-            if sender is not None:
-                sender.close(FLUSH)
+            self.sender.close(FLUSH)
             if self._reader is not None:
                 self._reader.close()
             self._reader = self._admin = None
