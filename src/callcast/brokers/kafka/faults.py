@@ -65,6 +65,7 @@ class Faults:
         self._lock = threading.Lock()
         self._latest: tuple[float, Trouble] | None = None  # set by any thread, under the lock
         self._are_all_down = False
+        self._was_there = False
 
     def note(self, error: KafkaError) -> None:
         """Take what the driver tells about its connections; from any thread."""
@@ -76,6 +77,7 @@ class Faults:
 
     def answered(self) -> None:
         """Forget what was wrong: the server answers."""
+        self._was_there = True
         if self._latest is not None or self._are_all_down:
             with self._lock:
                 self._latest, self._are_all_down = None, False
@@ -106,6 +108,11 @@ class Faults:
         with self._lock:
             latest = self._latest
         if latest is None or self._clock.now() - latest[0] > FRESH:
+            if self._was_there:
+                return Unavailable(
+                    f"Kafka at {self._options.servers} has not answered in time ({what}): it is"
+                    " busy, or its leader or the group's coordinator is away; try again"
+                )
             return _silence(self._options, what)
         return sentence_of(latest[1], self._options, what)
 
