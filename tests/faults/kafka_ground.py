@@ -182,16 +182,18 @@ async def obey(orders: Orders) -> None:
 
 
 async def ask(orders: Orders) -> None:
-    """Ask until it is enough, and once more with success."""
+    """Ask until it is enough and there is an answer."""
     enough = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enough.set)
     async with opened(orders.url) as broker:
         await broker.lag(orders.source)
         print("full", flush=True)
-        while not enough.is_set():
+        is_answered = False
+        while not (enough.is_set() and is_answered):
+            is_answered = False
             with suppress(CallcastError):  # the server is away
                 await broker.lag(orders.source)
-        await broker.lag(orders.source)
+                is_answered = True
 
 
 async def away(act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
