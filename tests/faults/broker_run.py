@@ -21,9 +21,9 @@ from callcast.testing.history import Entry, Report, Rules, check, entries
 PROGRAM = Path(__file__).with_name("history_parts.py")
 TURN = 0.05
 PAGE = 500
-SILENCE = {"amqp": "heartbeat=1&connect_wait=1"}
+SILENCE = {"amqp": "heartbeat=1&connect_wait=1", "kafka": "session=2"}
 """By scheme: options with which a silent connection is noticed within seconds."""
-DEATH: dict[str, str] = {}
+DEATH = {"kafka": "session=2"}
 """By scheme: options with which the death of a process is noticed within seconds; where the end
 of its connection says it at once there are none."""
 
@@ -159,6 +159,14 @@ class Consumer:
         begun = self._folder / f"consumer-{self._process.pid}.begun"
         marks = begun.read_bytes() if begun.exists() else b""
         return marks.count(b"+") > marks.count(b"-")
+
+    def freeze(self) -> None:
+        """Let it stand still with its connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
 
     async def stop(self) -> None:
         """Ask it to end, and wait until it has: it finishes what it has begun."""

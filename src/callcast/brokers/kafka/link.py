@@ -47,6 +47,10 @@ ASK = 5.0
 """Seconds for an answer of the server."""
 FLUSH = 10.0
 """Seconds that closing waits for records which are still under way."""
+FIRST = 1.0
+"""Seconds in which every address of a host is tried: of ``localhost`` often only one answers."""
+LOOK = 0.02
+"""Seconds between two looks whether the first answer is there."""
 READ_BATCH = 500
 AGAIN = 0.02
 """Seconds before a question is asked again whose answer is that the cluster is not ready."""
@@ -97,13 +101,14 @@ class Link:
     def __init__(self, options: Options, clock: Clock) -> None:
         self.options: Options = options
         self.clock: Clock = clock
-        self.faults: Faults = Faults(options.servers)
+        self.faults: Faults = Faults(options, clock)
         self.office: Office = Office()
         self._sender: Sender | None = None
         self._reader: Consumer | None = None  # of the office's thread
         self._admin: Administrator | None = administrator(
             {**options.client, "error_cb": self.faults.note}
         )
+        self._is_reached = False
         self._partitions: dict[str, int] = {}
         self._read_before: set[str] = set()  # of the office's thread
 
@@ -321,5 +326,34 @@ class Link:
     # Asking
 
     async def answer(self, future: Future[R]) -> R:
-        """What the driver answers; cancelled, the driver is left to its answer."""
-        return await asyncio.shield(asyncio.wrap_future(future))
+        """What the driver answers; cancelled, the driver is left to its answer.
+
+        Where no question was ever answered and no server of the URL can be connected, the answer is
+        not waited for: most often the URL is wrong.
+        """
+        waiting = asyncio.wrap_future(future)
+        waiting.add_done_callback(_looked_at)
+        try:
+            if self._is_reached or await self._is_first_answered(waiting):
+                return await asyncio.shield(waiting)
+        except KafkaException:
+            self._client.poll(0)  # has it tell why: a time-out alone says nothing
+            raise
+        raise KafkaException(KafkaError(TIMED_OUT))
+
+    async def _is_first_answered(self, waiting: asyncio.Future[R]) -> bool:
+        """Wait for an answer, or until it is clear that there will be none."""
+        end = self.clock.now() + FIRST
+        while not waiting.done():
+            await asyncio.wait([waiting], timeout=LOOK)
+            self._client.poll(0)
+            if self.faults.is_cut_off and self.clock.now() >= end:
+                return waiting.done()
+        self._is_reached = waiting.exception() is None
+        return True
+
+
+def _looked_at(future: asyncio.Future[R]) -> None:
+    """Whoever asked may have gone: an error that comes then is nobody's."""
+    if not future.cancelled():
+        future.exception()
