@@ -28,3 +28,6 @@ KINDS: Mapping[str, Callable[[], Kind]] = {
     "jaeger": Jaeger,
     "prometheus": lambda: Prometheus(Debian("bookworm", "prometheus")),
 }
+
+TOOLS = ("kcat",)
+"""Clients that tests speak to servers with: Debian packages that bring a command of their name."""

@@ -1,6 +1,7 @@
 """A command on a broker that cannot be used: one sentence, what was tried, what to do, exit 3 or 4.
 
-On a real RabbitMQ; the embedded broker's and the URLs' own mistakes are in the tests of commands.
+On a real RabbitMQ; Kafka has a file of its own, and the embedded broker's and the URLs' own mistakes
+are in the tests of commands.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ BINDS = 5.0
 """Seconds within which a pause binds every worker."""
 
 
-@pytest.fixture(params=["sqlite", "rabbitmq"])
+@pytest.fixture(params=["sqlite", "rabbitmq", "kafka"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A broker that keeps what was consumed."""
     if request.param == "sqlite":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,12 +96,16 @@ def test_who_we_are_comes_from_the_url_or_the_environment(
     assert "p@ss" not in repr(options)
 
 
-def test_tls_takes_its_files() -> None:
-    assert options_of(f"kafkas://one?{TLS_FILES}", {}).security == {
+def test_tls_takes_its_files(tmp_path: Path) -> None:
+    files = {option: tmp_path / f"{option}.pem" for option in ("ca", "cert", "key")}
+    for file in files.values():
+        file.write_text("")
+    query = "&".join(f"{option}={file}" for option, file in files.items())
+    assert options_of(f"kafkas://one?{query}", {}).security == {
         "security.protocol": "SSL",
-        "ssl.ca.location": "/ca.pem",
-        "ssl.certificate.location": "/cert.pem",
-        "ssl.key.location": "/key.pem",
+        "ssl.ca.location": str(files["ca"]),
+        "ssl.certificate.location": str(files["cert"]),
+        "ssl.key.location": str(files["key"]),
     }
 
 
@@ -132,6 +138,7 @@ def test_tls_takes_its_files() -> None:
         ("kafka://u:secret@one?mechanism=GSSAPI", "mechanism='GSSAPI': use PLAIN"),
         ("kafkas://one?mechanism=PLAIN", "mechanism='PLAIN' without a user"),
         (f"kafka://one?{TLS_FILES}", "ca= is about TLS, which kafka:// does not speak"),
+        ("kafkas://one?ca=/no/such.pem", "ca='/no/such.pem': there is no such file"),
         ("kafkas://one?cert=/cert.pem", "cert= and key= name the two halves"),
         ("kafkas://one?key=/key.pem", "cert= and key= name the two halves"),
     ],

@@ -9,6 +9,7 @@ from typing import Protocol, TypeAlias, cast
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
     IsolationLevel,
+    KafkaException,
     TopicCollection,
     TopicPartition,
 )
@@ -24,6 +25,8 @@ from confluent_kafka.admin import (
 )
 from confluent_kafka.cimpl import NewTopic
 
+from callcast.core.errors import Misuse
+
 __all__ = ["EARLIEST", "LATEST", "Administrator", "Spec", "administrator", "at_time", "kept_for"]
 
 Spec: TypeAlias = OffsetSpec
@@ -32,6 +35,10 @@ Spec: TypeAlias = OffsetSpec
 
 class Administrator(Protocol):
     """The methods that we use of the driver's `AdminClient`, with what their futures hold."""
+
+    def poll(self, timeout: float) -> int:
+        """Have the callbacks called that wait."""
+        ...
 
     def create_topics(
         self, new_topics: list[NewTopic], *, request_timeout: float, operation_timeout: float
@@ -112,9 +119,13 @@ def kept_for(topic: str, seconds: float) -> ConfigResource:
 
 
 def administrator(settings: Mapping[str, object]) -> Administrator:
-    """Open an administrator's connection."""
+    """Open an administrator's connection; raises `Misuse` for settings that cannot be."""
     # The driver's types know neither callbacks among the settings nor what its futures hold.
-    return cast("Administrator", AdminClient(cast("dict[str, str | int | float | bool]", settings)))
+    known = cast("dict[str, str | int | float | bool]", settings)
+    try:
+        return cast("Administrator", AdminClient(known))
+    except KafkaException as error:
+        raise Misuse(f"the broker URL cannot be used: {error.args[0].str()}") from error
 
 
 # Its methods have no annotations.

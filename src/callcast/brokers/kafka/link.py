@@ -6,8 +6,7 @@ was tried.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
@@ -22,6 +21,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.cimpl import NewTopic
 
+from callcast.brokers.kafka.answers import Answers
 from callcast.brokers.kafka.asking import (
     EARLIEST,
     LATEST,
@@ -30,7 +30,7 @@ from callcast.brokers.kafka.asking import (
     administrator,
     at_time,
 )
-from callcast.brokers.kafka.codes import PARTITION_END, TIMED_OUT
+from callcast.brokers.kafka.codes import NO_COORDINATOR, PARTITION_END, TIMED_OUT
 from callcast.brokers.kafka.desk import Place
 from callcast.brokers.kafka.faults import Faults
 from callcast.brokers.kafka.office import Office
@@ -45,11 +45,23 @@ R = TypeVar("R")
 
 ASK = 5.0
 """Seconds for an answer of the server."""
+MAKE = 30.0
+"""Seconds for topics to be made: a server makes the logs of their partitions one by one."""
 FLUSH = 10.0
 """Seconds that closing waits for records which are still under way."""
 READ_BATCH = 500
 AGAIN = 0.02
 """Seconds before a question is asked again whose answer is that the cluster is not ready."""
+COORDINATOR = 15.0
+"""Seconds in which a group's coordinator is elected and has read what it knows of the group."""
+AGAIN_GROUP = 0.1
+_MOVING = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    NO_COORDINATOR,
+}
+"""A group whose coordinator is being elected, or has just moved."""
 _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -97,30 +109,23 @@ class Link:
     def __init__(self, options: Options, clock: Clock) -> None:
         self.options: Options = options
         self.clock: Clock = clock
-        self.faults: Faults = Faults(options.servers)
+        self.faults: Faults = Faults(options, clock)
         self.office: Office = Office()
-        self._sender: Sender | None = None
+        self._answers = Answers(self.faults, clock)
         self._reader: Consumer | None = None  # of the office's thread
         self._admin: Administrator | None = administrator(
             {**options.client, "error_cb": self.faults.note}
         )
+        # Made at once: a producer needs half a second until it is known to the server.
+        self.sender: Sender = Sender({**options.producer, "error_cb": self.faults.note})
         self._partitions: dict[str, int] = {}
         self._read_before: set[str] = set()  # of the office's thread
 
-    @property
-    def sender(self) -> Sender:
-        """The producer, made when it is first needed."""
-        if self._sender is None:
-            self._sender = Sender({**self.options.producer, "error_cb": self.faults.note})
-        return self._sender
-
     async def close(self) -> None:
         """End all connections. Idempotent."""
-        sender, self._sender = self._sender, None
 
         def end() -> None:
-            if sender is not None:
-                sender.close(FLUSH)
+            self.sender.close(FLUSH)
             if self._reader is not None:
                 self._reader.close()
             self._reader = self._admin = None
@@ -151,7 +156,7 @@ class Link:
             return []
         made: list[str] = []
         for topic, future in self._client.create_topics(
-            list(topics), request_timeout=ASK, operation_timeout=ASK
+            list(topics), request_timeout=MAKE, operation_timeout=MAKE
         ).items():
             try:
                 await self.answer(future)
@@ -164,10 +169,10 @@ class Link:
 
     async def _until_there(self, names: Sequence[str]) -> None:
         """Wait until what was made is known: a cluster tells its nodes one after the other."""
-        limit = self.clock.now() + ASK
+        limit = self.clock.now() + MAKE
         while len(await self.partitions(names, anew=True)) < len(names):
             if self.clock.now() >= limit:
-                raise Unavailable(f"{names[0]!r} was created, and is not there {ASK} s later")
+                raise Unavailable(f"{names[0]!r} was created, and is not there {MAKE} s later")
             await self.clock.sleep(0.02)
 
     @property
@@ -264,11 +269,16 @@ class Link:
         if not offsets:
             return
         parts = [TopicPartition(*place, offset) for place, offset in offsets.items()]
-        [future] = self._client.alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, parts)], request_timeout=ASK
-        ).values()
+
+        def ask() -> Future[ConsumerGroupTopicPartitions]:
+            wanted = [ConsumerGroupTopicPartitions(group, parts)]
+            [future] = self._client.alter_consumer_group_offsets(
+                wanted, request_timeout=ASK
+            ).values()
+            return future
+
         try:
-            result = await self.answer(future)
+            result = await self.of_group(ask)
         except KafkaException as error:
             raise self.faults.of(f"set the start of group {group!r}", error) from error
         for part in result.topic_partitions or ():
@@ -322,4 +332,19 @@ class Link:
 
     async def answer(self, future: Future[R]) -> R:
         """What the driver answers; cancelled, the driver is left to its answer."""
-        return await asyncio.shield(asyncio.wrap_future(future))
+        return await self._answers.of(future, self._client.poll)
+
+    async def of_group(self, ask: Callable[[], Future[R]]) -> R:
+        """The answer to a question about a group, asked again while its coordinator is not there.
+
+        A server that was just started makes the place of all groups with the first question, and
+        one that takes groups over reads them first.
+        """
+        limit = self.clock.now() + COORDINATOR
+        while True:
+            try:
+                return await self.answer(ask())
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVING or self.clock.now() >= limit:
+                    raise
+            await self.clock.sleep(AGAIN_GROUP)

@@ -104,12 +104,13 @@ def clash(topics: Iterable[str], sources: Iterable[Source]) -> str:
     mains = dict.fromkeys(topics)
     for source in sources:
         names = names_of(source)
-        other = groups.setdefault(names.group, source)
-        if other.topic != source.topic:
-            return (
-                f"group {source} and group {other} would both be {names.group!r} on Kafka, and"
-                " share their dead letters: give one of them another name"
-            )
+        for name in (names.group, names.side):
+            other = groups.setdefault(name, source)
+            if str(other) != str(source):
+                return (
+                    f"group {source} and group {other} would both be {name!r} on Kafka: give one"
+                    " of them another name"
+                )
         parts.update(dict.fromkeys((*names.beside, names.dead), source))
         mains[source.topic] = None
     for topic in mains:

@@ -24,6 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from callcast.core.errors import Misuse
@@ -48,6 +49,8 @@ class Options:
     """How a broker is reached, and what it makes. Its `repr` shows no secrets."""
 
     servers: str
+    user: str = ""
+    mechanism: str = ""
     partitions: int = 8
     replication: int = -1
     retain: float = 604_800.0
@@ -56,6 +59,16 @@ class Options:
     expired: str = "error"
     compression: str = "none"
     security: Mapping[str, str] = field(default_factory=dict[str, str], repr=False)
+
+    @property
+    def who(self) -> str:
+        """The user, for sentences."""
+        return f"user {self.user!r}" if self.user else "somebody without a user name"
+
+    @property
+    def is_tls(self) -> bool:
+        """Whether connections are encrypted."""
+        return self.security.get("security.protocol", "").endswith("SSL")
 
     @property
     def client(self) -> dict[str, str | int | float]:
@@ -137,8 +150,12 @@ def options_of(url: str, environment: Mapping[str, str]) -> Options:
     user, _, password = login.partition(":")
     user = unquote(user) or environment.get("CALLCAST_KAFKA_USER", "")
     password = unquote(password) or environment.get("CALLCAST_KAFKA_PASSWORD", "")
+    servers = ",".join(map(_with_port, hosts.split(",")))
+    security = _security(parts.scheme, (user, password), said)
     return Options(
-        servers=",".join(map(_with_port, hosts.split(","))),
+        servers=servers,
+        user=user,
+        mechanism=security.get("sasl.mechanism", ""),
         partitions=_count(said, "partitions", 8),
         replication=_count(said, "replication", -1),
         retain=_seconds(said, "retain", 604_800.0),
@@ -146,7 +163,7 @@ def options_of(url: str, environment: Mapping[str, str]) -> Options:
         instance=said.get("instance", ""),
         expired=_one_of(said, "expired", ("error", "earliest")),
         compression=_one_of(said, "compression", _COMPRESSIONS),
-        security=_security(parts.scheme, (user, password), said),
+        security=security,
     )
 
 
@@ -187,9 +204,7 @@ def _security(scheme: str, login: tuple[str, str], said: Mapping[str, str]) -> d
 
 
 def _mechanism(said: Mapping[str, str], *, is_tls: bool) -> str:
-    mechanism = said.get("mechanism", "PLAIN").upper()
-    if mechanism not in _MECHANISMS:
-        raise Misuse(f"broker option mechanism={mechanism!r}: use {', '.join(_MECHANISMS)}")
+    mechanism = _one_of(said, "mechanism", _MECHANISMS)
     if mechanism == "PLAIN" and not is_tls and said.get("insecure") != "true":
         raise Misuse(
             "SASL PLAIN without TLS shows the password to everybody on the way: use"
@@ -207,6 +222,9 @@ def _files(said: Mapping[str, str], *, is_tls: bool) -> dict[str, str]:
         )
     if ("cert" in said) is not ("key" in said):
         raise Misuse("broker options cert= and key= name the two halves of one thing: give both")
+    for option in named:
+        if not Path(said[option]).is_file():
+            raise Misuse(f"broker option {option}={said[option]!r}: there is no such file")
     return {files[option]: said[option] for option in named}
 
 
@@ -221,11 +239,12 @@ def _with_port(host: str) -> str:
 
 
 def _one_of(said: Mapping[str, str], name: str, known: tuple[str, ...]) -> str:
-    """What an option says, by default the first."""
+    """What an option says, whatever its case; by default the first."""
     text = said.get(name, known[0])
-    if text not in known:
-        raise Misuse(f"broker option {name}={text!r}: use {', '.join(known)}")
-    return text
+    for word in known:
+        if text.lower() == word.lower():
+            return word
+    raise Misuse(f"broker option {name}={text!r}: use {', '.join(known)}")
 
 
 def _count(said: Mapping[str, str], name: str, default: int) -> int:

@@ -53,6 +53,15 @@ def text_of(name: str, value: bytes | None) -> str:
     return value.decode("utf-8", "backslashreplace")
 
 
+def place_of(headers: Mapping[str, bytes | None]) -> str:
+    """Where a dead letter of others lay first: ``topic/partition/offset``, or empty."""
+    for prefix in (ERRORS, STREAMS, f"{SPRING}original-"):
+        names = [f"{prefix}{part}" for part in ("topic", "partition", "offset")]
+        if all(headers.get(name) for name in names):
+            return "/".join(text_of(name, headers[name]) for name in names)
+    return ""
+
+
 def told(headers: Mapping[str, str]) -> Mapping[str, str]:
     """These headers, and what those of others say in our words, unless ours say it themselves."""
     if not any(name.startswith(PREFIXES) for name in headers):

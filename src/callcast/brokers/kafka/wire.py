@@ -125,7 +125,7 @@ def decode(record: Record, topic: str) -> Message:
     key = found.get("ce_partitionkey") or found.get(KEY, record.key)
     deliver_at = found.get(DELIVER_AT)
     return Message(
-        id=_text(found.get("ce_id")) or record.where,
+        id=_text(found.get("ce_id")) or origins.place_of(found) or record.where,
         source=_text(found.get("ce_source")) or f"kafka:{topic}",
         type=_text(found.get("ce_type")) or topic,
         topic=topic,

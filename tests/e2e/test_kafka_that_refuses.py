@@ -1,9 +1,8 @@
-"""A command on a Kafka that cannot be used: one sentence, what was tried, what to do, exit 3 or 4."""
+"""A command on a Kafka with users, permissions and TLS, which says no: one sentence, exit 3 or 4."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -17,7 +16,7 @@ from confluent_kafka.admin import (
     ResourceType,  # pyright: ignore[reportPrivateImportUsage] - documented so
 )
 from operator_parts import records
-from refused_parts import COMMANDS, PASSWORD, closed_port, mute_port, refused
+from refused_parts import COMMANDS, PASSWORD, refused
 from servers import Started
 
 pytestmark = pytest.mark.timeout(60)
@@ -30,27 +29,6 @@ def url(server: Started, user: str = "admin", password: str = "", more: str = SC
     """Where users have to say who they are."""
     said = password or server.users[user]
     return f"kafka://{user}:{said}@{server.listeners['SASL_PLAINTEXT']}?{more}"
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_nobody_listens_there(command: Sequence[str]) -> None:
-    port = closed_port()
-    said = refused(f"kafka://127.0.0.1:{port}", *command, code=3)
-    assert f"127.0.0.1:{port}" in said
-    assert "check host and port" in said
-
-
-def test_there_is_no_such_host() -> None:
-    said = refused("kafka://nowhere.invalid:9092", "queues", code=3)
-    assert "nowhere.invalid" in said
-    assert "no such host" in said
-
-
-def test_who_listens_there_does_not_answer() -> None:
-    with mute_port() as port:
-        said = refused(f"kafka://127.0.0.1:{port}", "queues", code=3)
-    assert f"127.0.0.1:{port}" in said
-    assert "check host and port" in said
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -81,7 +59,7 @@ def test_with_the_right_password_all_is_well(guarded_kafka: Started, more: str) 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_user_may_do_nothing(guarded_kafka: Started, command: Sequence[str]) -> None:
     said = refused(url(guarded_kafka, "stranger"), *command, code=4)
-    assert "does not permit user 'stranger'" in said
+    assert "did not let user 'stranger'" in said
     assert "ACL" in said
 
 
@@ -117,8 +95,7 @@ def reader(guarded_kafka: Started) -> Iterator[str]:
 
 def test_the_user_may_look_but_not_make(reader: str) -> None:
     said = refused(reader, "topology", "apply", "shop.fulfilment:service", code=4)
-    assert "does not permit" in said
-    assert "create topic" in said
+    assert "did not let user 'stranger' create topic" in said
     assert "ACL" in said
 
 
@@ -138,16 +115,9 @@ def test_a_port_with_tls_does_not_speak_without(guarded_kafka: Started) -> None:
 
 def test_nobody_knows_who_signed_the_certificate(guarded_kafka: Started) -> None:
     host = guarded_kafka.listeners["SSL"]
-    said = refused(f"kafkas://{host}", "queues", code=3)
+    said = refused(f"kafkas://{host}", "queues", code=4)
     assert host in said
-    assert "?ca=FILE" in said
-
-
-def test_the_authority_is_in_no_file(guarded_kafka: Started, tmp_path: Path) -> None:
-    host = guarded_kafka.listeners["SSL"]
-    missing = tmp_path / "none.pem"
-    said = refused(f"kafkas://{host}?ca={missing}", "queues", code=2)
-    assert str(missing) in said
+    assert "ca=FILE" in said
 
 
 @pytest.mark.parametrize("user", ["", "admin"])
