@@ -93,8 +93,8 @@ class Kafka:
 
     def plan(self, record: Record) -> None:
         """Format the data of each node for one cluster."""
-        nodes = self._nodes
-        clients, controllers = record.ports[:nodes], record.ports[nodes:][:nodes]
+        clients = record.ports[: self._nodes]
+        controllers = record.ports[self._nodes :][: self._nodes]
         record.version = VERSION
         record.url = "kafka://" + ",".join(f"127.0.0.1:{port}" for port in clients)
         voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(controllers, 1))
