@@ -22,6 +22,7 @@ from confluent_kafka import (
 from confluent_kafka.cimpl import NewTopic
 
 from callcast.brokers.kafka.answers import Answers
+from callcast.brokers.kafka.askers import Askers
 from callcast.brokers.kafka.asking import (
     EARLIEST,
     LATEST,
@@ -112,6 +113,8 @@ class Link:
         self.faults: Faults = Faults(options, clock)
         self.office: Office = Office()
         self._answers = Answers(self.faults, clock)
+        reader = {**options.reader, "error_cb": self.faults.note}
+        self._askers = Askers(reader)  # of the office's thread
         self._reader: Consumer | None = None  # of the office's thread
         self._admin: Administrator | None = administrator(
             {**options.client, "error_cb": self.faults.note}
@@ -128,6 +131,7 @@ class Link:
             self.sender.close(FLUSH)
             if self._reader is not None:
                 self._reader.close()
+            self._askers.close()
             self._reader = self._admin = None
 
         await self.office.close(end)
@@ -247,20 +251,20 @@ class Link:
         except KafkaException as error:
             raise self.faults.of("look at the cluster", error) from error
 
-    async def committed(self, group: str) -> Mapping[Place, tuple[int, str]]:
-        """What a group has committed, with the metadata."""
-        [future] = self._client.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], request_timeout=ASK
-        ).values()
+    async def committed(
+        self, group: str, places: Sequence[Place], *, patience: float = ASK
+    ) -> Mapping[Place, tuple[int, str]]:
+        """What a group has committed of these partitions, with the metadata."""
+        if not places:
+            return {}
+        parts = [TopicPartition(*place) for place in places]
         try:
-            found = await self.answer(future)
+            found = await self.office.do(lambda: self._askers.committed(group, parts, patience))
         except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
             raise self.faults.of(f"look at group {group!r}", error) from error
         return {
             (part.topic, part.partition): (part.offset, part.metadata or "")
-            for part in found.topic_partitions or ()
+            for part in found
             if part.offset >= 0
         }
 
