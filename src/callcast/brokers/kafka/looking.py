@@ -31,10 +31,10 @@ async def reach_of(link: Link, names: Names) -> Reach:
     counts = await link.partitions(names.consumed)
     places = [(topic, number) for topic, count in counts.items() for number in range(count)]
     main = [place for place in places if place[0] == names.topic]
-    beside = [place for place in places if place[0] != names.topic]
+    side = [place for place in places if place[0] != names.topic]
     committed = {
         **await link.committed(names.group, main),
-        **await link.committed(names.side, beside),
+        **await link.committed(names.side, side),
     }
     missing = [place for place in places if place not in committed]
     beginnings = await link.beginnings(missing)

@@ -9,7 +9,7 @@ from confluent_kafka.cimpl import NewTopic
 
 from callcast.brokers.kafka.control import Control
 from callcast.brokers.kafka.desk import Place
-from callcast.brokers.kafka.link import COORDINATOR, Link
+from callcast.brokers.kafka.link import Link
 from callcast.brokers.kafka.names import Names, clash, names_of
 from callcast.brokers.kafka.options import RECORD_MAX, Options
 from callcast.brokers.kafka.trimming import FOR_EVER, keep_for
@@ -144,7 +144,7 @@ class Topology:
             starts = await self._link.ends(places)
         # From now on what is kept is deleted when all groups have passed it, and not before.
         await keep_for(self._link, self._control, source.topic, seconds=FOR_EVER)
-        committed = await self._link.committed(names.group, places, patience=COORDINATOR)
+        committed = await self._link.committed(names.group, places, is_first=True)
         missing = {place: at for place, at in starts.items() if place not in committed}
         try:
             await self._link.commit(names.group, missing)
