@@ -306,12 +306,12 @@ class FakeConsumer:
         return None
 
     def close(self) -> None:
+        self._cluster.clients -= 1
         self._cluster.raise_refusal("close")
         if self.positions and self._calls:
             self.revoke(*self.positions)
         if self in self._cluster.members[self.group]:
             self._cluster.members[self.group].remove(self)
-        self._cluster.clients -= 1
 
 
 def install(patch: pytest.MonkeyPatch) -> Cluster:
