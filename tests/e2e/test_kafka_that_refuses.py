@@ -115,7 +115,7 @@ def test_a_port_with_tls_does_not_speak_without(guarded_kafka: Started) -> None:
 
 def test_nobody_knows_who_signed_the_certificate(guarded_kafka: Started) -> None:
     host = guarded_kafka.listeners["SSL"]
-    said = refused(f"kafkas://{host}", "queues", code=3)
+    said = refused(f"kafkas://{host}", "queues", code=4)
     assert host in said
     assert "ca=FILE" in said
 

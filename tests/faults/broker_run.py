@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from history_parts import GROUP, ORDERED, PATIENCE, PLAIN, Producers, event, producing
 
 from callcast.ports.broker import Browses, Part, Source, need
@@ -18,6 +19,14 @@ from callcast.runtime import registry
 from callcast.runtime.clock import AsyncioClock
 from callcast.testing.history import Entry, Report, Rules, check, entries
 
+IN_EACH_ORDER = [
+    ("a_rabbitmq_of_its_own", ORDERED),
+    ("a_rabbitmq_of_its_own", PLAIN),
+    ("a_kafka_of_its_own", ORDERED),
+    # The same once more, and a group of Kafka takes its time to settle.
+    pytest.param("a_kafka_of_its_own", PLAIN, marks=pytest.mark.battery),
+]
+"""Each broker of its own and each order: parameters of `broker_of_its_own` and `order`."""
 PROGRAM = Path(__file__).with_name("history_parts.py")
 TURN = 0.05
 PAGE = 500
@@ -196,6 +205,7 @@ def noticing(what: Mapping[str, str], url: str) -> str:
 
 __all__ = [
     "DEATH",
+    "IN_EACH_ORDER",
     "ORDERED",
     "PATIENCE",
     "PLAIN",

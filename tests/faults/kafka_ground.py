@@ -1,16 +1,17 @@
 """Parts for tests of Kafka itself: strangers that read and write it, and workers that die.
 
 As a program it is one worker: ``python kafka_ground.py ORDERS``; it takes messages, settles some of
-them, says ``full`` and stays until it is killed.
+them, says ``full`` and stays until it is killed. Or it asks how far its group is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, cast
 
 import msgspec
@@ -20,6 +21,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource  # pyright: ignore
 
 from callcast.brokers.kafka import KafkaBroker, options_of
 from callcast.brokers.kafka.options import Options
+from callcast.core.errors import CallcastError
 from callcast.core.outcome import DONE
 from callcast.ports.broker import Source
 from callcast.runtime.clock import AsyncioClock
@@ -42,6 +44,8 @@ class Orders(msgspec.Struct, frozen=True):
     """Messages to take."""
     done: tuple[str, ...] = ()
     """Ids of those of them that are done."""
+    asks: bool = False
+    """Take nothing, and ask for the lag again and again until SIGTERM."""
 
 
 @asynccontextmanager
@@ -177,10 +181,26 @@ async def obey(orders: Orders) -> None:
         await asyncio.Event().wait()
 
 
+async def ask(orders: Orders) -> None:
+    """Ask until it is enough and there is an answer."""
+    enough = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, enough.set)
+    async with opened(orders.url) as broker:
+        await broker.lag(orders.source)
+        print("full", flush=True)
+        is_answered = False
+        while not (enough.is_set() and is_answered):
+            is_answered = False
+            with suppress(CallcastError):  # the server is away
+                await broker.lag(orders.source)
+                is_answered = True
+
+
 async def away(act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """What a stranger's blocking act gives."""
     return await asyncio.to_thread(act, *arguments, **named)
 
 
 if __name__ == "__main__":
-    asyncio.run(obey(msgspec.json.decode(sys.argv[1], type=Orders)))
+    told = msgspec.json.decode(sys.argv[1], type=Orders)
+    asyncio.run(ask(told) if told.asks else obey(told))

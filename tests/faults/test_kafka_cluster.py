@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from broker_parts import fetched, listening, message
 from broker_run import ORDERED, PLAIN, SILENCE, Run, noticing, until
 from confluent_kafka import TopicCollection
-from kafka_ground import SOON, asked, configuration, opened
+from kafka_ground import SOON, Orders, asked, configuration, opened, worker
 from servers import OwnServer
 
 from callcast.core.errors import CallcastError
@@ -98,6 +99,29 @@ async def test_after_a_killed_server_is_back_all_that_was_open_works_again(
             seen |= {one.message.id for one in batch}
         assert seen == {*(one.message.id for one in first[5:]), "after"}
         await nothing_is_left(broker, source)
+
+
+@pytest.mark.timeout(120)
+async def test_a_process_that_asks_how_far_its_group_is_outlives_the_groups_coordinator(
+    a_kafka_of_its_own: OwnServer,
+) -> None:
+    """The driver's administrator does not: told that the coordinator has moved, it ends the process
+    with a segmentation fault (`list_consumer_group_offsets`, librdkafka issue 5040)."""
+    url = a_kafka_of_its_own.url
+    async with opened(url) as broker:
+        sources = [await listening(broker) for _ in range(4)]  # each with a coordinator of its own
+    async with AsyncExitStack() as stack:
+        askers = [
+            await stack.enter_async_context(worker(Orders(url, source, 0, asks=True)))
+            for source in sources
+        ]
+        for _ in range(2):
+            await asyncio.to_thread(a_kafka_of_its_own.kill)
+            await asyncio.to_thread(a_kafka_of_its_own.restart)
+        for asker in askers:
+            asker.terminate()
+        async with asyncio.timeout(RECOVERED):
+            assert [await asker.wait() for asker in askers] == [0] * len(askers)
 
 
 async def nothing_is_left(broker: object, source: Source) -> None:

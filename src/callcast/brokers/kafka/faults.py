@@ -65,6 +65,7 @@ class Faults:
         self._lock = threading.Lock()
         self._latest: tuple[float, Trouble] | None = None  # set by any thread, under the lock
         self._are_all_down = False
+        self._was_there = False
 
     def note(self, error: KafkaError) -> None:
         """Take what the driver tells about its connections; from any thread."""
@@ -73,6 +74,13 @@ class Faults:
             return
         with self._lock:
             self._latest = self._clock.now(), trouble_of(error)
+
+    def answered(self) -> None:
+        """Forget what was wrong: the server answers."""
+        self._was_there = True
+        if self._latest is not None or self._are_all_down:
+            with self._lock:
+                self._latest, self._are_all_down = None, False
 
     @property
     def is_cut_off(self) -> bool:
@@ -100,6 +108,11 @@ class Faults:
         with self._lock:
             latest = self._latest
         if latest is None or self._clock.now() - latest[0] > FRESH:
+            if self._was_there:
+                return Unavailable(
+                    f"Kafka at {self._options.servers} has not answered in time ({what}): it is"
+                    " busy, or its leader or the group's coordinator is away; try again"
+                )
             return _silence(self._options, what)
         return sentence_of(latest[1], self._options, what)
 

@@ -6,13 +6,11 @@ was tried.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
 
 from confluent_kafka import (
-    Consumer,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
@@ -22,6 +20,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.cimpl import NewTopic
 
+from callcast.brokers.kafka.answers import Answers
 from callcast.brokers.kafka.asking import (
     EARLIEST,
     LATEST,
@@ -30,12 +29,13 @@ from callcast.brokers.kafka.asking import (
     administrator,
     at_time,
 )
-from callcast.brokers.kafka.codes import PARTITION_END, TIMED_OUT
+from callcast.brokers.kafka.codes import NO_COORDINATOR
 from callcast.brokers.kafka.desk import Place
 from callcast.brokers.kafka.faults import Faults
 from callcast.brokers.kafka.office import Office
 from callcast.brokers.kafka.options import Options
-from callcast.brokers.kafka.records import Received, record_of
+from callcast.brokers.kafka.positions import Positions
+from callcast.brokers.kafka.reading import READ_BATCH, Reader
 from callcast.brokers.kafka.sender import Sender
 from callcast.brokers.kafka.wire import Record
 from callcast.core.errors import Unavailable
@@ -45,15 +45,22 @@ R = TypeVar("R")
 
 ASK = 5.0
 """Seconds for an answer of the server."""
+MAKE = 30.0
+"""Seconds for topics to be made: a server makes the logs of their partitions one by one."""
 FLUSH = 10.0
 """Seconds that closing waits for records which are still under way."""
-FIRST = 1.0
-"""Seconds in which every address of a host is tried: of ``localhost`` often only one answers."""
-LOOK = 0.02
-"""Seconds between two looks whether the first answer is there."""
-READ_BATCH = 500
 AGAIN = 0.02
 """Seconds before a question is asked again whose answer is that the cluster is not ready."""
+COORDINATOR = 15.0
+"""Seconds in which a group's coordinator is elected and has read what it knows of the group."""
+AGAIN_GROUP = 0.1
+_MOVING = {
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+    NO_COORDINATOR,
+}
+"""A group whose coordinator is being elected, or has just moved."""
 _PASSING = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
@@ -64,37 +71,6 @@ _PASSING = {
 """A topic that was just made, or whose leader has changed or was started anew."""
 
 
-class Harvest:
-    """What is read of some partitions, until each has its share."""
-
-    def __init__(self, starts: Mapping[Place, int], ends: Mapping[Place, int], limit: int) -> None:
-        self.found: dict[Place, list[Record]] = {place: [] for place in starts}
-        self.missing: set[Place] = set(starts)
-        self._ends = ends
-        self._limit = limit
-
-    def take(self, batch: Sequence[Received]) -> None:
-        """Take in what has come; raises the driver's error."""
-        for received in batch:
-            place = (received.topic() or "", received.partition() or 0)
-            error = received.error()
-            if error is None:
-                if place in self.missing:
-                    self._add(place, received)
-            elif error.code() == PARTITION_END:
-                self.missing.discard(place)  # markers, or what was compacted away, end it
-            else:
-                raise KafkaException(error)
-
-    def _add(self, place: Place, received: Received) -> None:
-        offset, end = received.offset() or 0, self._ends[place]
-        records = self.found[place]
-        if offset < end:
-            records.append(record_of(received))
-        if offset + 1 >= end or len(records) >= self._limit:
-            self.missing.discard(place)
-
-
 class Link:
     """Opened with the first use of the broker; `close` ends all of it."""
 
@@ -103,32 +79,25 @@ class Link:
         self.clock: Clock = clock
         self.faults: Faults = Faults(options, clock)
         self.office: Office = Office()
-        self._sender: Sender | None = None
-        self._reader: Consumer | None = None  # of the office's thread
+        self._answers = Answers(self.faults, clock)
+        # Both of the office's thread.
+        self._reader = Reader(options, self.faults, clock)
+        self._positions = Positions(options, self.faults)
         self._admin: Administrator | None = administrator(
             {**options.client, "error_cb": self.faults.note}
         )
-        self._is_reached = False
+        # Made at once: a producer needs half a second until it is known to the server.
+        self.sender: Sender = Sender({**options.producer, "error_cb": self.faults.note})
         self._partitions: dict[str, int] = {}
-        self._read_before: set[str] = set()  # of the office's thread
-
-    @property
-    def sender(self) -> Sender:
-        """The producer, made when it is first needed."""
-        if self._sender is None:
-            self._sender = Sender({**self.options.producer, "error_cb": self.faults.note})
-        return self._sender
 
     async def close(self) -> None:
         """End all connections. Idempotent."""
-        sender, self._sender = self._sender, None
 
         def end() -> None:
-            if sender is not None:
-                sender.close(FLUSH)
-            if self._reader is not None:
-                self._reader.close()
-            self._reader = self._admin = None
+            self.sender.close(FLUSH)
+            self._reader.close()
+            self._positions.close()
+            self._admin = None
 
         await self.office.close(end)
 
@@ -156,7 +125,7 @@ class Link:
             return []
         made: list[str] = []
         for topic, future in self._client.create_topics(
-            list(topics), request_timeout=ASK, operation_timeout=ASK
+            list(topics), request_timeout=MAKE, operation_timeout=MAKE
         ).items():
             try:
                 await self.answer(future)
@@ -169,10 +138,10 @@ class Link:
 
     async def _until_there(self, names: Sequence[str]) -> None:
         """Wait until what was made is known: a cluster tells its nodes one after the other."""
-        limit = self.clock.now() + ASK
+        limit = self.clock.now() + MAKE
         while len(await self.partitions(names, anew=True)) < len(names):
             if self.clock.now() >= limit:
-                raise Unavailable(f"{names[0]!r} was created, and is not there {ASK} s later")
+                raise Unavailable(f"{names[0]!r} was created, and is not there {MAKE} s later")
             await self.clock.sleep(0.02)
 
     @property
@@ -247,33 +216,34 @@ class Link:
         except KafkaException as error:
             raise self.faults.of("look at the cluster", error) from error
 
-    async def committed(self, group: str) -> Mapping[Place, tuple[int, str]]:
-        """What a group has committed, with the metadata."""
-        [future] = self._client.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], request_timeout=ASK
-        ).values()
-        try:
-            found = await self.answer(future)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            raise self.faults.of(f"look at group {group!r}", error) from error
-        return {
-            (part.topic, part.partition): (part.offset, part.metadata or "")
-            for part in found.topic_partitions or ()
-            if part.offset >= 0
-        }
+    async def committed(
+        self, group: str, places: Sequence[Place]
+    ) -> Mapping[Place, tuple[int, str]]:
+        """What a group has committed of these partitions, with the metadata."""
+        limit = self.clock.now() + COORDINATOR
+        while True:
+            try:
+                return await self.office.do(lambda: self._positions.committed(group, places))
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVING or self.clock.now() >= limit:
+                    raise self.faults.of(f"look at group {group!r}", error) from error
+            await self.clock.sleep(AGAIN_GROUP)
 
     async def commit(self, group: str, offsets: Mapping[Place, int]) -> None:
         """Set the positions of a group that has no members."""
         if not offsets:
             return
         parts = [TopicPartition(*place, offset) for place, offset in offsets.items()]
-        [future] = self._client.alter_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group, parts)], request_timeout=ASK
-        ).values()
+
+        def ask() -> Future[ConsumerGroupTopicPartitions]:
+            wanted = [ConsumerGroupTopicPartitions(group, parts)]
+            [future] = self._client.alter_consumer_group_offsets(
+                wanted, request_timeout=ASK
+            ).values()
+            return future
+
         try:
-            result = await self.answer(future)
+            result = await self.of_group(ask)
         except KafkaException as error:
             raise self.faults.of(f"set the start of group {group!r}", error) from error
         for part in result.topic_partitions or ():
@@ -292,68 +262,27 @@ class Link:
         if not wanted:
             return {}
         try:
-            return await self.office.do(lambda: self._read(wanted, ends, limit))
+            return await self.office.do(lambda: self._reader.read(wanted, ends, limit))
         except KafkaException as error:
             raise self.faults.of("read", error) from error
-
-    def _read(
-        self, starts: Mapping[Place, int], ends: Mapping[Place, int], limit: int
-    ) -> dict[Place, list[Record]]:
-        reader = self._reading({topic for topic, _ in starts})
-        harvest = Harvest(starts, ends, limit)
-        reader.assign([TopicPartition(*place, at) for place, at in starts.items()])
-        end = self.clock.now() + ASK
-        try:
-            while harvest.missing and self.clock.now() < end:
-                first = reader.poll(0.5)
-                if first is not None:
-                    harvest.take([first, *reader.consume(READ_BATCH, 0)])
-        finally:
-            reader.unassign()
-        if harvest.missing:
-            raise KafkaException(KafkaError(TIMED_OUT))
-        return harvest.found
-
-    def _reading(self, topics: set[str]) -> Consumer:
-        """The reader, which knows these topics: else it finds their leaders only after a second."""
-        if self._reader is None:
-            self._reader = Consumer({**self.options.reader, "error_cb": self.faults.note})
-        for topic in topics - self._read_before:
-            self._reader.list_topics(topic, timeout=ASK)
-        self._read_before |= topics
-        return self._reader
 
     # Asking
 
     async def answer(self, future: Future[R]) -> R:
-        """What the driver answers; cancelled, the driver is left to its answer.
+        """What the driver answers; cancelled, the driver is left to its answer."""
+        return await self._answers.of(future, self._client.poll)
 
-        Where no question was ever answered and no server of the URL can be connected, the answer is
-        not waited for: most often the URL is wrong.
+    async def of_group(self, ask: Callable[[], Future[R]]) -> R:
+        """The answer to a question about a group, asked again while its coordinator is not there.
+
+        A server that was just started makes the place of all groups with the first question, and
+        one that takes groups over reads them first.
         """
-        waiting = asyncio.wrap_future(future)
-        waiting.add_done_callback(_looked_at)
-        try:
-            if self._is_reached or await self._is_first_answered(waiting):
-                return await asyncio.shield(waiting)
-        except KafkaException:
-            self._client.poll(0)  # has it tell why: a time-out alone says nothing
-            raise
-        raise KafkaException(KafkaError(TIMED_OUT))
-
-    async def _is_first_answered(self, waiting: asyncio.Future[R]) -> bool:
-        """Wait for an answer, or until it is clear that there will be none."""
-        end = self.clock.now() + FIRST
-        while not waiting.done():
-            await asyncio.wait([waiting], timeout=LOOK)
-            self._client.poll(0)
-            if self.faults.is_cut_off and self.clock.now() >= end:
-                return waiting.done()
-        self._is_reached = waiting.exception() is None
-        return True
-
-
-def _looked_at(future: asyncio.Future[R]) -> None:
-    """Whoever asked may have gone: an error that comes then is nobody's."""
-    if not future.cancelled():
-        future.exception()
+        limit = self.clock.now() + COORDINATOR
+        while True:
+            try:
+                return await self.answer(ask())
+            except KafkaException as error:
+                if error.args[0].code() not in _MOVING or self.clock.now() >= limit:
+                    raise
+            await self.clock.sleep(AGAIN_GROUP)

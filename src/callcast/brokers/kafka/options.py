@@ -14,7 +14,7 @@
 | `ca`          | the system's | file with the authority of the server's certificate            |
 | `cert`, `key` | none         | files with the client's certificate and key                    |
 | `compression` | none         | none, gzip, snappy, lz4, zstd                                  |
-| `insecure`    | false        | ``true`` lets a password go over a connection without TLS      |
+| `insecure`    | false        | true: SASL PLAIN also where everybody can read it              |
 
 User and password may come from ``CALLCAST_KAFKA_USER`` and ``CALLCAST_KAFKA_PASSWORD`` instead.
 """
@@ -150,10 +150,12 @@ def options_of(url: str, environment: Mapping[str, str]) -> Options:
     user, _, password = login.partition(":")
     user = unquote(user) or environment.get("CALLCAST_KAFKA_USER", "")
     password = unquote(password) or environment.get("CALLCAST_KAFKA_PASSWORD", "")
+    servers = ",".join(map(_with_port, hosts.split(",")))
+    security = _security(parts.scheme, (user, password), said)
     return Options(
-        servers=",".join(map(_with_port, hosts.split(","))),
+        servers=servers,
         user=user,
-        mechanism=_mechanism(said, is_tls=parts.scheme == "kafkas") if user else "",
+        mechanism=security.get("sasl.mechanism", ""),
         partitions=_count(said, "partitions", 8),
         replication=_count(said, "replication", -1),
         retain=_seconds(said, "retain", 604_800.0),
@@ -161,7 +163,7 @@ def options_of(url: str, environment: Mapping[str, str]) -> Options:
         instance=said.get("instance", ""),
         expired=_one_of(said, "expired", ("error", "earliest")),
         compression=_one_of(said, "compression", _COMPRESSIONS),
-        security=_security(parts.scheme, (user, password), said),
+        security=security,
     )
 
 

@@ -22,7 +22,7 @@ from callcast.brokers.kafka.codes import QUEUE_FULL
 from callcast.brokers.kafka.wire import Headers
 
 POLL = 0.1
-"""Seconds that the thread waits for a report before it looks whether it is to end."""
+"""Seconds that the thread waits for a report before it looks whether any is to come."""
 ROOM = 0.05
 """Seconds to wait for room in the producer's queue."""
 
@@ -73,13 +73,14 @@ class Batch:
 
 
 class Sender:
-    """Stores parcels. Made on first use; `close` waits for what is under way."""
+    """Stores parcels; `close` waits for what is under way."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
         self._producer = Producer(dict(config))
         self.lock: threading.Lock = threading.Lock()
         self._ended: dict[asyncio.AbstractEventLoop, list[Batch]] = {}  # under the lock
         self._is_stopping = False
+        self._is_busy = threading.Event()  # set when something was given to the producer
         self._thread = threading.Thread(target=self._serve, name="callcast-kafka-send", daemon=True)
         self._thread.start()
 
@@ -94,10 +95,12 @@ class Sender:
         for index, parcel in enumerate(parcels):
             error = self._produce(parcel, partial(batch.report, index))
             while error is not None and error.code() == QUEUE_FULL:
+                self._is_busy.set()
                 await _pause(ROOM)
                 error = self._produce(parcel, partial(batch.report, index))
             if error is not None:
                 batch.refused(index, error)
+        self._is_busy.set()
         batch.one_less()
         await batch.ended
         return batch.errors
@@ -116,6 +119,7 @@ class Sender:
         """Wait for what is under way, then end. Blocks; not to be called twice."""
         self._producer.flush(timeout)
         self._is_stopping = True
+        self._is_busy.set()
         self._thread.join()
         self._producer.close()
 
@@ -141,7 +145,10 @@ class Sender:
 
     def _serve(self) -> None:
         while not self._is_stopping:
-            self._producer.poll(POLL)
+            self._is_busy.wait()
+            self._is_busy.clear()
+            while len(self._producer):
+                self._producer.poll(POLL)
 
     def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
         with self.lock:

@@ -80,7 +80,10 @@ class Trimming:
 
     async def _passed_beside(self, names: Names) -> dict[Place, int]:
         """How far the group is in the topics that are its own."""
-        return {place: at for place, (at, _) in (await self._link.committed(names.side)).items()}
+        counts = await self._link.partitions(names.beside)
+        places = [(topic, number) for topic, count in counts.items() for number in range(count)]
+        committed = await self._link.committed(names.side, places)
+        return {place: at for place, (at, _) in committed.items()}
 
     async def _passed_by_all(self, topic: str) -> Mapping[Place, int]:
         """How far the slowest group is, but not into what `retain` keeps to be read again."""
@@ -91,7 +94,7 @@ class Trimming:
         ends = await self._link.ends(places)
         passed = {place: at if at >= 0 else ends[place] for place, at in found.items()}
         for source in self._control.roll.of(topic):
-            committed = await self._link.committed(names_of(source).group)
+            committed = await self._link.committed(names_of(source).group, places)
             passed = {
                 place: min(at, committed[place][0])
                 for place, at in passed.items()
