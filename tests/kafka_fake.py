@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 from confluent_kafka import (
     ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     TopicPartition,
 )
 from kafka_fake_cluster import Came, Cluster, Place, answered
 
-from callcast.brokers.kafka import codes, link, sender, share
+from callcast.brokers.kafka import codes, link, positions, reading, sender, share
 from callcast.brokers.kafka.asking import EARLIEST, LATEST
 
 
@@ -80,15 +79,6 @@ class FakeAdmin:
             return self._cluster.begins[place]
         found = (at for at, one in self._cluster.logs[place].items() if one.time >= spec._value)
         return next(found, -1)
-
-    def list_consumer_group_offsets(self, asked: Sequence[Any], **_: object) -> dict[str, Any]:
-        group = asked[0].group_id
-        parts = [
-            TopicPartition(*place, offset, metadata)
-            for place, (offset, metadata) in self._cluster.committed[group].items()
-        ]
-        error = self._cluster.refusal("list_consumer_group_offsets")
-        return {group: answered(ConsumerGroupTopicPartitions(group, parts), error)}
 
     def alter_consumer_group_offsets(self, asked: Sequence[Any], **_: object) -> dict[str, Any]:
         [wanted] = asked
@@ -175,6 +165,9 @@ class FakeProducer:
             report(error, stored)
         return 0
 
+    def __len__(self) -> int:
+        return len(self._reports)
+
     def flush(self, timeout: float) -> int:
         self.poll(0)
         return 0
@@ -243,7 +236,7 @@ class FakeConsumer:
         self.paused -= {(part.topic, part.partition) for part in parts}
 
     def committed(self, parts: Iterable[TopicPartition], **_: object) -> list[TopicPartition]:
-        self._cluster.raise_refusal("committed")
+        self._cluster.raise_refusal("committed" if self._topics else "positions")
         known = self._cluster.committed[self.group]
         return [
             TopicPartition(
@@ -273,6 +266,8 @@ class FakeConsumer:
     def poll(self, seconds: float) -> Came | None:
         if self._topics and not self.is_assigned:
             self._rebalance()
+            return None
+        if not self.positions:
             return None
         error = self._cluster.refusal("poll")
         if error is not None:
@@ -319,6 +314,6 @@ def install(patch: pytest.MonkeyPatch) -> Cluster:
     cluster = Cluster()
     patch.setattr(link, "administrator", lambda _: FakeAdmin(cluster))
     patch.setattr(sender, "Producer", lambda _: FakeProducer(cluster))
-    for module in (link, share):
+    for module in (positions, reading, share):
         patch.setattr(module, "Consumer", lambda config: FakeConsumer(cluster, config))
     return cluster

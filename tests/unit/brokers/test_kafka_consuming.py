@@ -199,9 +199,14 @@ async def test_a_commit_that_is_refused_is_tried_again(
 async def test_a_question_is_asked_until_there_is_an_answer(
     broker: KafkaBroker, cluster: Cluster
 ) -> None:
+    """Here of a partition that was added after the group: it begins at its beginning."""
+    await broker.ensure(["orders"], [BILLING])
+    await broker.publish([message("0", "a"), message("1", "a")])
+    cluster.committed[NAMES.group].clear()
+    cluster.begins["orders", 0] = 1
     cluster.refuse("committed", codes.TIMED_OUT)
     cluster.refuse("watermarks", codes.TIMED_OUT)
-    consumer = await opened(broker, BILLING, "1")
+    consumer = await broker.consume(BILLING)
     found: list[Delivery] = []
     async with asyncio.timeout(PATIENCE):
         while not found:
