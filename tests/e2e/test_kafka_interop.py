@@ -297,17 +297,18 @@ SPRING = {
 async def test_a_dead_letter_of_spring_is_shown_with_its_origin_and_redriven(
     broker: KafkaBroker, kafka_url: str, at: str
 ) -> None:
-    source = await listening(broker)
+    source = Source(topic(), topic())
+    await broker.ensure([source.topic], [source])
     dead = f"{source.topic}.{source.group}.dead"
     headers = {**SPRING, "kafka_dlt-original-topic": source.topic.encode()}
     written(at, dead, Theirs(b"piano", b'{"sku": "piano"}', {**headers}))
     place = f"{source.topic}/2/4711"
-    only = ("--broker", kafka_url, "--filter", f"topic={source.topic}")
+    only = ("--broker", kafka_url, "--group", source.group)
     [letter] = await asked("dlq", "ls", *only)
     assert letter["id"] == place
     assert letter["reason"] == "no box fits a piano"
     assert letter["error_type"] == "com.acme.NoBoxFits"
-    shown = await asyncio.to_thread(run, "dlq", "show", place, *only[:2], "-o", "json")
+    shown = await asyncio.to_thread(run, "dlq", "show", place, *only, "-o", "json")
     told = json.loads(shown.stdout)["headers"]
     assert told["callcast-source"] == source.topic
     assert told["callcast-group"] == "warehouse"

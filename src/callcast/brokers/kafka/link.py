@@ -29,7 +29,7 @@ from callcast.brokers.kafka.asking import (
     administrator,
     at_time,
 )
-from callcast.brokers.kafka.codes import NO_COORDINATOR
+from callcast.brokers.kafka.codes import NO_COORDINATOR, TIMED_OUT
 from callcast.brokers.kafka.desk import Place
 from callcast.brokers.kafka.faults import Faults
 from callcast.brokers.kafka.office import Office
@@ -217,15 +217,20 @@ class Link:
             raise self.faults.of("look at the cluster", error) from error
 
     async def committed(
-        self, group: str, places: Sequence[Place]
+        self, group: str, places: Sequence[Place], *, is_first: bool = False
     ) -> Mapping[Place, tuple[int, str]]:
-        """What a group has committed of these partitions, with the metadata."""
+        """What a group has committed of these partitions, with the metadata.
+
+        The first question of all groups has the server make what it keeps them in, which takes a
+        busy one longer than an answer may take.
+        """
         limit = self.clock.now() + COORDINATOR
+        passing = {*_MOVING, TIMED_OUT} if is_first else _MOVING
         while True:
             try:
                 return await self.office.do(lambda: self._positions.committed(group, places))
             except KafkaException as error:
-                if error.args[0].code() not in _MOVING or self.clock.now() >= limit:
+                if error.args[0].code() not in passing or self.clock.now() >= limit:
                     raise self.faults.of(f"look at group {group!r}", error) from error
             await self.clock.sleep(AGAIN_GROUP)
 

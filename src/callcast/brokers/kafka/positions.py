@@ -18,6 +18,8 @@ from callcast.brokers.kafka.options import Options
 
 ASK = 5.0
 """Seconds for an answer."""
+HASTE = {"retry.backoff.ms": 10, "retry.backoff.max.ms": 200}
+"""A new consumer has not found its coordinator when it is asked: it tries again so soon."""
 GROUPS_MAX = 16
 """Groups whose consumers are kept for the next question; one has some threads of the driver."""
 
@@ -55,7 +57,7 @@ class Positions:
         if consumer is None:
             if len(self._consumers) >= GROUPS_MAX:
                 self._consumers.popitem(last=False)[1].close()
-            settings = {**self._options.reader, "group.id": group, "error_cb": self._faults.note}
-            consumer = Consumer(settings)
+            settings = {**self._options.reader, "error_cb": self._faults.note}
+            consumer = Consumer({**settings, **HASTE, "group.id": group})
         self._consumers[group] = consumer
         return consumer

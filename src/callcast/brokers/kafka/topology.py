@@ -144,7 +144,7 @@ class Topology:
             starts = await self._link.ends(places)
         # From now on what is kept is deleted when all groups have passed it, and not before.
         await keep_for(self._link, self._control, source.topic, seconds=FOR_EVER)
-        committed = await self._link.committed(names.group, places)
+        committed = await self._link.committed(names.group, places, is_first=True)
         missing = {place: at for place, at in starts.items() if place not in committed}
         try:
             await self._link.commit(names.group, missing)
