@@ -109,7 +109,7 @@ async def test_a_part_that_somebody_deleted_is_named(ready: KafkaBroker, cluster
         ("create_topics", KafkaError.TOPIC_AUTHORIZATION_FAILED, NotPermitted),
         ("create_topics", KafkaError.INVALID_REPLICATION_FACTOR, Misuse),
         ("list_offsets", codes.TIMED_OUT, Unavailable),
-        ("positions", codes.TIMED_OUT, Unavailable),
+        ("positions", KafkaError.GROUP_AUTHORIZATION_FAILED, NotPermitted),
         ("store", codes.TIMED_OUT, Unavailable),
         ("incremental_alter_configs", KafkaError.CLUSTER_AUTHORIZATION_FAILED, NotPermitted),
     ],
