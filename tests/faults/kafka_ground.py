@@ -194,6 +194,7 @@ async def ask(orders: Orders) -> None:
             with suppress(CallcastError):  # the server is away
                 await broker.lag(orders.source)
                 is_answered = True
+            await asyncio.sleep(0.05)
 
 
 async def away(act: Callable[..., Any], *arguments: Any, **named: Any) -> Any:

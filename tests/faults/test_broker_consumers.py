@@ -60,7 +60,7 @@ async def test_consumers_killed_at_random_lose_nothing(
 
 
 @pytest.mark.battery
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("broker_of_its_own", "order"), IN_EACH_ORDER, indirect=["broker_of_its_own"]
 )

@@ -60,6 +60,35 @@ async def test_the_leader_of_three_is_gone_and_the_others_go_on(
     assert not report.faults, str(report)
 
 
+@pytest.mark.battery
+@pytest.mark.timeout(240)
+async def test_while_two_of_three_are_gone_nothing_is_acknowledged_and_then_all_goes_on(
+    three_kafkas: OwnServer, tmp_path: Path
+) -> None:
+    """What one node alone has is not safe: `min.insync.replicas` is two."""
+    server = three_kafkas
+    run = Run(noticing(SILENCE, server.url), tmp_path)
+    await run.prepare()
+    async with run.producers() as producers, run.consumers(CONSUMERS):
+        async with run.load(producers, PRODUCERS, PAUSE):
+            await run.goes_on(producers, ROUND)
+            led = await leader(server.url, run.topic)
+            other = next(each for each in "123" if each != led)
+            await asyncio.to_thread(server.kill, led)
+            await asyncio.to_thread(server.kill, other)
+            await asyncio.sleep(5.0)
+            acknowledged = producers.acknowledged
+            await asyncio.sleep(5.0)
+            assert producers.acknowledged == acknowledged
+            await asyncio.to_thread(server.restart, other)
+            await run.goes_on(producers, ROUND, ELECTED)
+            await asyncio.to_thread(server.restart, led)
+            await run.goes_on(producers, ROUND, ELECTED)
+        await run.rest()
+        report = await run.report()
+    assert not report.faults, str(report)
+
+
 @pytest.mark.timeout(120)
 async def test_after_a_killed_server_is_back_all_that_was_open_works_again(
     a_kafka_of_its_own: OwnServer,
