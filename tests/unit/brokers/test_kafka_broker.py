@@ -102,6 +102,15 @@ async def test_a_part_that_somebody_deleted_is_named(ready: KafkaBroker, cluster
     assert "its topic 'orders.billing.dead' is missing" in difference.detail
 
 
+@pytest.mark.parametrize("code", [codes.TIMED_OUT, KafkaError.COORDINATOR_LOAD_IN_PROGRESS])
+async def test_a_server_that_has_no_place_for_groups_yet_is_asked_again(
+    broker: KafkaBroker, cluster: Cluster, code: int
+) -> None:
+    cluster.refuse("positions", code)
+    await broker.ensure(["orders"], [BILLING])
+    assert await broker.differences(["orders"], [BILLING]) == []
+
+
 @pytest.mark.parametrize(
     ("question", "code", "kind"),
     [
@@ -109,6 +118,7 @@ async def test_a_part_that_somebody_deleted_is_named(ready: KafkaBroker, cluster
         ("create_topics", KafkaError.TOPIC_AUTHORIZATION_FAILED, NotPermitted),
         ("create_topics", KafkaError.INVALID_REPLICATION_FACTOR, Misuse),
         ("list_offsets", codes.TIMED_OUT, Unavailable),
+        ("positions", codes.TRANSPORT, Unavailable),
         ("positions", KafkaError.GROUP_AUTHORIZATION_FAILED, NotPermitted),
         ("store", codes.TIMED_OUT, Unavailable),
         ("incremental_alter_configs", KafkaError.CLUSTER_AUTHORIZATION_FAILED, NotPermitted),

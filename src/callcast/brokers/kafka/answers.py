@@ -48,8 +48,6 @@ class Answers:
         except KafkaException:
             poll(0)
             raise
-        finally:
-            del poll  # an error holds this frame, and would hold the driver with its connections
         raise KafkaException(KafkaError(TIMED_OUT))
 
     async def _is_first_answered(

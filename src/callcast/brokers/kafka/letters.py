@@ -60,8 +60,11 @@ class Letters:
         self._tokens = 0
 
     async def refresh(self) -> None:
-        """Read up to the end."""
+        """Read up to the end. None are left where somebody has deleted the topic."""
         async with self._reading:
+            if not await self._link.partitions([self._place[0]]):
+                self._all.clear()
+                return
             end = (await self._link.ends([self._place]))[self._place]
             while self._position < end:
                 found = await self._link.read({self._place: self._position}, {self._place: end})

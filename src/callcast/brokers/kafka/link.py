@@ -205,11 +205,10 @@ class Link:
 
     async def _look_again(self, topics: Collection[str]) -> None:
         """Have the driver ask anew who leads these topics: by itself it hardly ever does."""
-        client = self._client
 
         def ask() -> None:
             for topic in topics:
-                client.list_topics(topic, timeout=ASK)
+                self._client.list_topics(topic, timeout=ASK)
 
         try:
             await self.office.do(ask)
@@ -275,7 +274,11 @@ class Link:
 
     async def answer(self, future: Future[R]) -> R:
         """What the driver answers; cancelled, the driver is left to its answer."""
-        return await self._answers.of(future, self._client.poll)
+        return await self._answers.of(future, self._listen)
+
+    def _listen(self, timeout: float) -> int:
+        """Have the driver call back; only here, as who holds the connection keeps it open."""
+        return 0 if self._admin is None else self._admin.poll(timeout)
 
     async def of_group(self, ask: Callable[[], Future[R]]) -> R:
         """The answer to a question about a group, asked again while its coordinator is not there.

@@ -28,8 +28,8 @@ class Reach(Struct, frozen=True):
 
 async def reach_of(link: Link, names: Names) -> Reach:
     """Ask for positions and ends of all topics that a source reads."""
-    counts = await link.partitions(names.consumed)
-    places = [(topic, number) for topic, count in counts.items() for number in range(count)]
+    counts = await link.partitions([*names.consumed, names.dead])  # one question for all
+    places = [(topic, number) for topic in names.consumed for number in range(counts.get(topic, 0))]
     main = [place for place in places if place[0] == names.topic]
     side = [place for place in places if place[0] != names.topic]
     committed = {

@@ -98,9 +98,9 @@ class Topology:
             await self._until_gone(list(there))
 
     async def _delete_group(self, source: Source, group: str) -> None:
-        admin = self._link.admin
+        link = self._link
         try:
-            await self._link.of_group(lambda: admin.delete_consumer_groups([group])[group])
+            await link.of_group(lambda: link.admin.delete_consumer_groups([group])[group])
         except KafkaException as error:
             if error.args[0].code() == KafkaError.NON_EMPTY_GROUP:
                 raise Misuse(
