@@ -45,7 +45,7 @@ def groups(url: str) -> set[str]:
 
 def played(url: str, tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*DEMO, "--broker", url, *options],
+        [sys.executable, "-m", "callcast", "demo", "--broker", url, *options],
         capture_output=True,
         text=True,
         timeout=140,

@@ -17,6 +17,7 @@ from cloudevents.core.bindings import kafka as binding
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from operator_parts import records, run
 
 from callcast import Bus, Context, Event, Service, Struct, Transaction
@@ -297,17 +298,18 @@ SPRING = {
 async def test_a_dead_letter_of_spring_is_shown_with_its_origin_and_redriven(
     broker: KafkaBroker, kafka_url: str, at: str
 ) -> None:
-    source = await listening(broker)
+    source = Source(topic(), topic())
+    await broker.ensure([source.topic], [source])
     dead = f"{source.topic}.{source.group}.dead"
     headers = {**SPRING, "kafka_dlt-original-topic": source.topic.encode()}
     written(at, dead, Theirs(b"piano", b'{"sku": "piano"}', {**headers}))
     place = f"{source.topic}/2/4711"
-    only = ("--broker", kafka_url, "--filter", f"topic={source.topic}")
+    only = ("--broker", kafka_url, "--group", source.group)
     [letter] = await asked("dlq", "ls", *only)
     assert letter["id"] == place
     assert letter["reason"] == "no box fits a piano"
     assert letter["error_type"] == "com.acme.NoBoxFits"
-    shown = await asyncio.to_thread(run, "dlq", "show", place, *only[:2], "-o", "json")
+    shown = await asyncio.to_thread(run, "dlq", "show", place, *only, "-o", "json")
     told = json.loads(shown.stdout)["headers"]
     assert told["callcast-source"] == source.topic
     assert told["callcast-group"] == "warehouse"
@@ -317,3 +319,23 @@ async def test_a_dead_letter_of_spring_is_shown_with_its_origin_and_redriven(
     got = await received(broker, source)
     assert (got.id, got.key, got.body) == (place, "piano", b'{"sku": "piano"}')
     assert await asked("dlq", "ls", *only) == []
+
+
+async def test_a_group_whose_topics_somebody_deleted_is_looked_at_and_made_whole(
+    broker: KafkaBroker, kafka_url: str, at: str
+) -> None:
+    source = Source(topic(), topic())
+    await broker.ensure([source.topic], [source])
+    admin = AdminClient({"bootstrap.servers": at})
+    whole = f"{source.topic}.{source.group}"
+    for deleted in admin.delete_topics([f"{whole}.dead", f"{whole}.redrive"]).values():
+        await asyncio.to_thread(deleted.result)
+    [row] = await asked("queues", "--broker", kafka_url, "--group", source.group)
+    assert (row["ready"], row["dead"]) == (0, 0)
+    assert await asked("dlq", "ls", "--broker", kafka_url, "--group", source.group) == []
+    lost = {one.detail for one in await broker.differences([source.topic], [source])}
+    assert lost == {
+        f"group {source}: its topic '{whole}.{part}' is missing" for part in ("dead", "redrive")
+    }
+    await broker.ensure([source.topic], [source])
+    assert await broker.differences([source.topic], [source]) == []

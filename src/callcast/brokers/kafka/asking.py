@@ -82,15 +82,6 @@ class Administrator(Protocol):
         """Find offsets of partitions."""
         ...
 
-    def list_consumer_group_offsets(
-        self,
-        list_consumer_group_offsets_request: list[ConsumerGroupTopicPartitions],
-        *,
-        request_timeout: float,
-    ) -> Mapping[str, Future[ConsumerGroupTopicPartitions]]:
-        """Read what a group has committed."""
-        ...
-
     def alter_consumer_group_offsets(
         self,
         alter_consumer_group_offsets_request: list[ConsumerGroupTopicPartitions],

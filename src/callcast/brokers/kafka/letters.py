@@ -20,7 +20,7 @@ from callcast.brokers.kafka.link import Link
 from callcast.brokers.kafka.names import names_of
 from callcast.brokers.kafka.sender import Parcel
 from callcast.brokers.kafka.wire import Record
-from callcast.core.outcome import DEAD_REASON, Dead, Done, Later, Outcome
+from callcast.core.outcome import DEAD_REASON, Dead, Later, Outcome, Release
 from callcast.ports.broker import Delivery, Glimpse, Source, Unsettled
 
 PAGE = 500
@@ -60,8 +60,11 @@ class Letters:
         self._tokens = 0
 
     async def refresh(self) -> None:
-        """Read up to the end."""
+        """Read up to the end. None are left where somebody has deleted the topic."""
         async with self._reading:
+            if not await self._link.partitions([self._place[0]]):
+                self._all.clear()
+                return
             end = (await self._link.ends([self._place]))[self._place]
             while self._position < end:
                 found = await self._link.read({self._place: self._position}, {self._place: end})
@@ -276,16 +279,16 @@ class LettersConsumer:
 
     async def _carried_out(self, letter: Letter, outcome: Outcome) -> Parcel | None:
         """What is to be written for this verdict, if anything is."""
-        if isinstance(outcome, Dead):
-            return await self._letters.again(letter, outcome)
-        if not isinstance(outcome, Done):
+        if isinstance(outcome, Later | Release):
             after = outcome.delay if isinstance(outcome, Later) else outcome.after
             self._letters.give_back(letter, self._clock.now() + after)
-        elif self._letters.has_replaced(letter):
-            letter.holder = None
-        else:
-            return self._letters.tombstone(letter)
-        return None
+            return None
+        if self._letters.has_replaced(letter):
+            letter.holder = None  # the later letter stands; of this one there may be nothing left
+            return None
+        if isinstance(outcome, Dead):
+            return await self._letters.again(letter, outcome)
+        return self._letters.tombstone(letter)
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
         """Extend these leases by a full one."""

@@ -11,7 +11,6 @@ from concurrent.futures import Future
 from typing import TypeVar
 
 from confluent_kafka import (
-    Consumer,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
@@ -30,12 +29,13 @@ from callcast.brokers.kafka.asking import (
     administrator,
     at_time,
 )
-from callcast.brokers.kafka.codes import NO_COORDINATOR, PARTITION_END, TIMED_OUT
+from callcast.brokers.kafka.codes import NO_COORDINATOR, TIMED_OUT
 from callcast.brokers.kafka.desk import Place
 from callcast.brokers.kafka.faults import Faults
 from callcast.brokers.kafka.office import Office
 from callcast.brokers.kafka.options import Options
-from callcast.brokers.kafka.records import Received, record_of
+from callcast.brokers.kafka.positions import Positions
+from callcast.brokers.kafka.reading import READ_BATCH, Reader
 from callcast.brokers.kafka.sender import Sender
 from callcast.brokers.kafka.wire import Record
 from callcast.core.errors import Unavailable
@@ -49,7 +49,6 @@ MAKE = 30.0
 """Seconds for topics to be made: a server makes the logs of their partitions one by one."""
 FLUSH = 10.0
 """Seconds that closing waits for records which are still under way."""
-READ_BATCH = 500
 AGAIN = 0.02
 """Seconds before a question is asked again whose answer is that the cluster is not ready."""
 COORDINATOR = 15.0
@@ -72,37 +71,6 @@ _PASSING = {
 """A topic that was just made, or whose leader has changed or was started anew."""
 
 
-class Harvest:
-    """What is read of some partitions, until each has its share."""
-
-    def __init__(self, starts: Mapping[Place, int], ends: Mapping[Place, int], limit: int) -> None:
-        self.found: dict[Place, list[Record]] = {place: [] for place in starts}
-        self.missing: set[Place] = set(starts)
-        self._ends = ends
-        self._limit = limit
-
-    def take(self, batch: Sequence[Received]) -> None:
-        """Take in what has come; raises the driver's error."""
-        for received in batch:
-            place = (received.topic() or "", received.partition() or 0)
-            error = received.error()
-            if error is None:
-                if place in self.missing:
-                    self._add(place, received)
-            elif error.code() == PARTITION_END:
-                self.missing.discard(place)  # markers, or what was compacted away, end it
-            else:
-                raise KafkaException(error)
-
-    def _add(self, place: Place, received: Received) -> None:
-        offset, end = received.offset() or 0, self._ends[place]
-        records = self.found[place]
-        if offset < end:
-            records.append(record_of(received))
-        if offset + 1 >= end or len(records) >= self._limit:
-            self.missing.discard(place)
-
-
 class Link:
     """Opened with the first use of the broker; `close` ends all of it."""
 
@@ -112,23 +80,24 @@ class Link:
         self.faults: Faults = Faults(options, clock)
         self.office: Office = Office()
         self._answers = Answers(self.faults, clock)
-        self._reader: Consumer | None = None  # of the office's thread
+        # Both of the office's thread.
+        self._reader = Reader(options, self.faults, clock)
+        self._positions = Positions(options, self.faults)
         self._admin: Administrator | None = administrator(
             {**options.client, "error_cb": self.faults.note}
         )
         # Made at once: a producer needs half a second until it is known to the server.
         self.sender: Sender = Sender({**options.producer, "error_cb": self.faults.note})
         self._partitions: dict[str, int] = {}
-        self._read_before: set[str] = set()  # of the office's thread
 
     async def close(self) -> None:
         """End all connections. Idempotent."""
 
         def end() -> None:
             self.sender.close(FLUSH)
-            if self._reader is not None:
-                self._reader.close()
-            self._reader = self._admin = None
+            self._reader.close()
+            self._positions.close()
+            self._admin = None
 
         await self.office.close(end)
 
@@ -236,33 +205,33 @@ class Link:
 
     async def _look_again(self, topics: Collection[str]) -> None:
         """Have the driver ask anew who leads these topics: by itself it hardly ever does."""
-        client = self._client
 
         def ask() -> None:
             for topic in topics:
-                client.list_topics(topic, timeout=ASK)
+                self._client.list_topics(topic, timeout=ASK)
 
         try:
             await self.office.do(ask)
         except KafkaException as error:
             raise self.faults.of("look at the cluster", error) from error
 
-    async def committed(self, group: str) -> Mapping[Place, tuple[int, str]]:
-        """What a group has committed, with the metadata."""
-        [future] = self._client.list_consumer_group_offsets(
-            [ConsumerGroupTopicPartitions(group)], request_timeout=ASK
-        ).values()
-        try:
-            found = await self.answer(future)
-        except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return {}
-            raise self.faults.of(f"look at group {group!r}", error) from error
-        return {
-            (part.topic, part.partition): (part.offset, part.metadata or "")
-            for part in found.topic_partitions or ()
-            if part.offset >= 0
-        }
+    async def committed(
+        self, group: str, places: Sequence[Place], *, is_first: bool = False
+    ) -> Mapping[Place, tuple[int, str]]:
+        """What a group has committed of these partitions, with the metadata.
+
+        The first question of all groups has the server make what it keeps them in, which takes a
+        busy one longer than an answer may take.
+        """
+        limit = self.clock.now() + COORDINATOR
+        passing = {*_MOVING, TIMED_OUT} if is_first else _MOVING
+        while True:
+            try:
+                return await self.office.do(lambda: self._positions.committed(group, places))
+            except KafkaException as error:
+                if error.args[0].code() not in passing or self.clock.now() >= limit:
+                    raise self.faults.of(f"look at group {group!r}", error) from error
+            await self.clock.sleep(AGAIN_GROUP)
 
     async def commit(self, group: str, offsets: Mapping[Place, int]) -> None:
         """Set the positions of a group that has no members."""
@@ -297,42 +266,19 @@ class Link:
         if not wanted:
             return {}
         try:
-            return await self.office.do(lambda: self._read(wanted, ends, limit))
+            return await self.office.do(lambda: self._reader.read(wanted, ends, limit))
         except KafkaException as error:
             raise self.faults.of("read", error) from error
-
-    def _read(
-        self, starts: Mapping[Place, int], ends: Mapping[Place, int], limit: int
-    ) -> dict[Place, list[Record]]:
-        reader = self._reading({topic for topic, _ in starts})
-        harvest = Harvest(starts, ends, limit)
-        reader.assign([TopicPartition(*place, at) for place, at in starts.items()])
-        end = self.clock.now() + ASK
-        try:
-            while harvest.missing and self.clock.now() < end:
-                first = reader.poll(0.5)
-                if first is not None:
-                    harvest.take([first, *reader.consume(READ_BATCH, 0)])
-        finally:
-            reader.unassign()
-        if harvest.missing:
-            raise KafkaException(KafkaError(TIMED_OUT))
-        return harvest.found
-
-    def _reading(self, topics: set[str]) -> Consumer:
-        """The reader, which knows these topics: else it finds their leaders only after a second."""
-        if self._reader is None:
-            self._reader = Consumer({**self.options.reader, "error_cb": self.faults.note})
-        for topic in topics - self._read_before:
-            self._reader.list_topics(topic, timeout=ASK)
-        self._read_before |= topics
-        return self._reader
 
     # Asking
 
     async def answer(self, future: Future[R]) -> R:
         """What the driver answers; cancelled, the driver is left to its answer."""
-        return await self._answers.of(future, self._client.poll)
+        return await self._answers.of(future, self._listen)
+
+    def _listen(self, timeout: float) -> int:
+        """Have the driver call back; only here, as who holds the connection keeps it open."""
+        return 0 if self._admin is None else self._admin.poll(timeout)
 
     async def of_group(self, ask: Callable[[], Future[R]]) -> R:
         """The answer to a question about a group, asked again while its coordinator is not there.

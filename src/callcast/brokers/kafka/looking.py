@@ -28,9 +28,14 @@ class Reach(Struct, frozen=True):
 
 async def reach_of(link: Link, names: Names) -> Reach:
     """Ask for positions and ends of all topics that a source reads."""
-    counts = await link.partitions(names.consumed)
-    places = [(topic, number) for topic, count in counts.items() for number in range(count)]
-    committed = {**await link.committed(names.group), **await link.committed(names.side)}
+    counts = await link.partitions([*names.consumed, names.dead])  # one question for all
+    places = [(topic, number) for topic in names.consumed for number in range(counts.get(topic, 0))]
+    main = [place for place in places if place[0] == names.topic]
+    side = [place for place in places if place[0] != names.topic]
+    committed = {
+        **await link.committed(names.group, main),
+        **await link.committed(names.side, side),
+    }
     missing = [place for place in places if place not in committed]
     beginnings = await link.beginnings(missing)
     noted = {

@@ -98,9 +98,9 @@ class Topology:
             await self._until_gone(list(there))
 
     async def _delete_group(self, source: Source, group: str) -> None:
-        admin = self._link.admin
+        link = self._link
         try:
-            await self._link.of_group(lambda: admin.delete_consumer_groups([group])[group])
+            await link.of_group(lambda: link.admin.delete_consumer_groups([group])[group])
         except KafkaException as error:
             if error.args[0].code() == KafkaError.NON_EMPTY_GROUP:
                 raise Misuse(
@@ -144,13 +144,13 @@ class Topology:
             starts = await self._link.ends(places)
         # From now on what is kept is deleted when all groups have passed it, and not before.
         await keep_for(self._link, self._control, source.topic, seconds=FOR_EVER)
-        committed = await self._link.committed(names.group)
+        committed = await self._link.committed(names.group, places, is_first=True)
         missing = {place: at for place, at in starts.items() if place not in committed}
         try:
             await self._link.commit(names.group, missing)
         except Unavailable:
             # Another process makes the same group, and reads already: its start is as good.
-            if not set(missing) <= set(await self._link.committed(names.group)):
+            if not set(missing) <= set(await self._link.committed(names.group, places)):
                 raise
 
 

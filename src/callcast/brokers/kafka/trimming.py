@@ -63,6 +63,7 @@ class Trimming:
 
     async def trim(self) -> None:
         """Delete what all groups have passed."""
+        await self._control.refresh()  # another process may have made a group a moment ago
         names = names_of(self._source)
         passed = await self._passed_beside(names)
         if self._control.roll.was_made(self._source.topic):
@@ -80,18 +81,21 @@ class Trimming:
 
     async def _passed_beside(self, names: Names) -> dict[Place, int]:
         """How far the group is in the topics that are its own."""
-        return {place: at for place, (at, _) in (await self._link.committed(names.side)).items()}
+        counts = await self._link.partitions(names.beside)
+        places = [(topic, number) for topic, count in counts.items() for number in range(count)]
+        committed = await self._link.committed(names.side, places)
+        return {place: at for place, (at, _) in committed.items()}
 
     async def _passed_by_all(self, topic: str) -> Mapping[Place, int]:
         """How far the slowest group is, but not into what `retain` keeps to be read again."""
         count = (await self._link.partitions([topic], anew=True)).get(topic, 0)
         places = [(topic, number) for number in range(count)]
         oldest_kept = self._link.clock.wall() - self._link.options.retain
+        ends = await self._link.ends(places)  # before: what comes meanwhile is not old
         found = await self._link.offsets_at(places, oldest_kept)
-        ends = await self._link.ends(places)
         passed = {place: at if at >= 0 else ends[place] for place, at in found.items()}
         for source in self._control.roll.of(topic):
-            committed = await self._link.committed(names_of(source).group)
+            committed = await self._link.committed(names_of(source).group, places)
             passed = {
                 place: min(at, committed[place][0])
                 for place, at in passed.items()
