@@ -2,8 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from callcast.brokers.kafka import KafkaBroker, options_of
 from callcast.ports.broker import Broker, Consumer
@@ -30,6 +33,21 @@ class TestKafka(BrokerSuite):
     @pytest.fixture(autouse=True)
     def _server(self, kafka_url: str) -> None:
         self.server = kafka_url
+
+    @asynccontextmanager
+    async def storage(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(self.clear)
+
+    def clear(self) -> None:
+        """The next cases are slow among thousands of topics."""
+        servers = self.server.removeprefix("kafka://")
+        admin = AdminClient({"bootstrap.servers": servers, "log_level": 2})
+        made = [name for name in admin.list_topics(timeout=30).topics if self.topic in name]
+        for future in admin.delete_topics(made).values() if made else ():
+            future.result()
 
     async def open(self) -> Broker:
         return open_at(self.url())

@@ -106,22 +106,31 @@ class KafkaConsumer:
         member, now = self.member, self._clock.now()
         with member.lock:
             moves, lost = member.desk.settle(self._hand, verdicts, now)
-        failed: list[Delivery] = []
-        why = ""
-        if moves:
-            errors = await self._copy(moves)
-            now = self._clock.now()
-            with member.lock:
-                for index, move in enumerate(moves):
-                    is_stored = index not in errors
-                    if not member.desk.moved(self._hand, move, is_stored=is_stored, now=now):
-                        lost.append(move.delivery)
-                    elif not is_stored:
-                        failed.append(move.delivery)
-                        why = errors[index].str()
+        failed, why = await self._moved(moves, lost) if moves else ([], "")
         member.nudge()
         if lost or failed:
             raise Unsettled(lost, failed, why)
+
+    async def _moved(
+        self, moves: Sequence[Move], lost: list[Delivery]
+    ) -> tuple[list[Delivery], str]:
+        """Copy what goes elsewhere; what could not be copied, and why. Adds to what is lost."""
+        desk, lock = self.member.desk, self.member.lock
+        errors: Mapping[int, KafkaError] | None = None
+        try:
+            errors = await self._copy(moves)
+        finally:
+            failed: list[Delivery] = []
+            now = self._clock.now()
+            with lock:
+                for index, move in enumerate(moves):
+                    # Cancelled, it is not known whether the copies are stored: all are still ours.
+                    is_stored = errors is not None and index not in errors
+                    if not desk.moved(self._hand, move, is_stored=is_stored, now=now):
+                        lost.append(move.delivery)
+                    elif not is_stored:
+                        failed.append(move.delivery)
+        return failed, next((error.str() for error in errors.values()), "")
 
     def renew(self, deliveries: Sequence[Delivery]) -> None:
         """Extend these leases by a full one from now; what is lost stays lost."""

@@ -63,6 +63,7 @@ class Trimming:
 
     async def trim(self) -> None:
         """Delete what all groups have passed."""
+        await self._control.refresh()  # another process may have made a group a moment ago
         names = names_of(self._source)
         passed = await self._passed_beside(names)
         if self._control.roll.was_made(self._source.topic):
@@ -90,8 +91,8 @@ class Trimming:
         count = (await self._link.partitions([topic], anew=True)).get(topic, 0)
         places = [(topic, number) for number in range(count)]
         oldest_kept = self._link.clock.wall() - self._link.options.retain
+        ends = await self._link.ends(places)  # before: what comes meanwhile is not old
         found = await self._link.offsets_at(places, oldest_kept)
-        ends = await self._link.ends(places)
         passed = {place: at if at >= 0 else ends[place] for place, at in found.items()}
         for source in self._control.roll.of(topic):
             committed = await self._link.committed(names_of(source).group, places)
