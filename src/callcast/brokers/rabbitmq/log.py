@@ -161,9 +161,7 @@ class _Reader:
         elif offset > self._wanted.last:
             self._is_over = True
         elif offset > self._wanted.after:
-            frame = Frame(
-                self._wanted.topic, properties.content_type, float(properties.timestamp or 0)
-            )
+            frame = Frame.of(self._wanted.topic, properties.content_type, properties.timestamp)
             arrived = read(headers, body, frame)
             seen = Glimpse(arrived.message, position=str(offset), at=arrived.published)
             if self._wanted.takes(seen):
