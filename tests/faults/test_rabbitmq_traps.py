@@ -261,6 +261,26 @@ async def test_what_the_connection_lost_before_its_confirm_is_unanswered_or_sent
     assert set(await handled(await broker.consume(source))) == {f"m{n}" for n in range(200)}
 
 
+async def test_what_one_of_its_queues_refuses_is_unanswered_and_can_be_published_again(
+    broker: RabbitBroker, a_rabbitmq_of_its_own: OwnRabbitMq
+) -> None:
+    """A negative confirm: others have it, and who sends it again sends the same."""
+    source = await listening(broker)
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    with stranger(a_rabbitmq_of_its_own.url) as channel:
+        theirs = channel.queue_declare("", exclusive=True, arguments=full).method.queue
+        channel.queue_bind(theirs, source.topic, "#")
+        await broker.publish([message("m0", source.topic)])
+        with pytest.raises(Unpublished) as told:
+            await broker.publish([message("m1", source.topic)])
+        assert isinstance(told.value.errors[0], Unanswered)
+        assert told.value.errors[0].id == "m1"
+        assert "refused it for one of its queues" in str(told.value.errors[0])
+        channel.queue_unbind(theirs, source.topic, "#")
+        await broker.publish([message("m1", source.topic)])
+    assert set(await handled(await broker.consume(source))) == {"m0", "m1"}
+
+
 async def test_a_dead_letter_that_its_queue_refuses_stays_with_the_worker(
     broker: RabbitBroker, a_rabbitmq_of_its_own: OwnRabbitMq
 ) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 from pika import BasicProperties
-from pika.data import encode_short_string, encode_value
 from pika.exceptions import AMQPError
 
 from callcast.brokers.rabbitmq.port import Letter
@@ -51,7 +50,7 @@ def fitted(letter: Letter) -> Letter:
     if size <= HEADERS_MAX_BYTES:
         return letter
     headers: dict[Any, Any] = dict(properties.headers or {})
-    sizes = {name: _size_of(name, value) for name, value in headers.items()}
+    sizes = {name: _size(BasicProperties(headers={name: headers[name]})) for name in headers}
     over = size + len(LEFT_OUT) + NAMES_MAX * 4 - HEADERS_MAX_BYTES
     left_out: list[str] = []
     for name in sorted(sizes, key=lambda one: (one not in _FIRST, -sizes[one])):
@@ -69,13 +68,6 @@ def _roughly(value: object) -> int:
     if isinstance(value, str | bytes):
         return len(value)
     return _CERTAIN + 1 if isinstance(value, dict | list) else 0
-
-
-def _size_of(name: Any, value: Any) -> int:
-    pieces: list[bytes] = []
-    encode_short_string(pieces, name)
-    encode_value(pieces, value)
-    return sum(map(len, pieces))
 
 
 def _size(properties: BasicProperties) -> int:

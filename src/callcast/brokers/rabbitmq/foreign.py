@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 from pika import BasicProperties
 
-from callcast.brokers.rabbitmq import wire
+from callcast.brokers.rabbitmq import deaths, wire
 from callcast.brokers.rabbitmq.port import Letter
 from callcast.brokers.rabbitmq.wire import Arrived, Frame, Raw, Way, text_of
 from callcast.core.amqp import Address
 from callcast.core.message import Message
+from callcast.core.outcome import DEAD_REASON, noted
 from callcast.ports.broker import Source
 
 OURS = "callcast-"
@@ -68,6 +69,16 @@ def read(source: Source, frames: tuple[Any, BasicProperties, bytes]) -> Arrived:
         ),
         is_uncounted=bool(method.redelivered) and wire.DELIVERY_COUNT not in headers,
     )
+
+
+def read_letter(source: Source, frames: tuple[Any, BasicProperties, bytes]) -> Arrived:
+    """The same of a dead letter: one that RabbitMQ has put there says in our words why."""
+    arrived = read(source, frames)
+    message = arrived.message
+    if DEAD_REASON in message.headers:
+        return arrived
+    said = deaths.told(frames[1].headers or {})
+    return replace(arrived, message=noted(message, said)) if said else arrived
 
 
 def copy(place: tuple[str, str], message: Message, way: Way, *, raw: Raw) -> Letter:

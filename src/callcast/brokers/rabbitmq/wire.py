@@ -60,6 +60,7 @@ BROKERS = frozenset(
 """Headers that the broker writes: no message's own."""
 
 
+_DIGITS_MAX = 18
 FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
 """The first and the last second that RFC 3339 can say: of the years 1 and 9999."""
 
@@ -226,13 +227,17 @@ def stamp(seconds_: float) -> str:
 
 
 def seconds(text: str | None) -> float | None:
-    """The wall-clock seconds of an RFC 3339 text; None for no text and for one that is none."""
+    """The wall-clock seconds of an RFC 3339 text; None for no text and for one that is none.
+
+    A long number is one of milliseconds: so AMQP 1.0 has times.
+    """
     if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return None  # a foreign producer's: the message counts, its time does not
+        # A foreign producer's: the message counts, its time does not.
+        return _moment(int(text) / 1_000) or None if _is_number(text) else None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
@@ -295,6 +300,10 @@ def _number(text: str | None) -> float:
     except ValueError:
         return 0.0  # somebody else's header of our name says nothing
     return 0.0 if math.isnan(value) else value
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX
 
 
 def _count(text: str | None) -> int:
