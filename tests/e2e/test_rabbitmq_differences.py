@@ -6,7 +6,9 @@ import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from rabbitmq_parts import listening, opened, topic
 
+from callcast import Bus, Event, Service
 from callcast.core.errors import Misuse
+from callcast.policies.recovery import Recovery
 from callcast.ports.broker import Source
 
 pytestmark = pytest.mark.timeout(60)
@@ -53,3 +55,26 @@ async def test_a_queue_with_other_arguments_is_named_by_the_command(
     assert (dead.name, dead.is_missing) == (str(source), False)
     assert f"queue '{source}/dead'" in dead.detail
     assert "inequivalent arg 'x-queue-type'" in dead.detail
+
+
+async def test_retries_that_would_hold_a_key_beyond_what_the_server_waits_are_refused(
+    rabbitmq_url: str,
+) -> None:
+    """It takes a message back after half an hour; without order nothing is held."""
+    name = topic()
+    slow = Recovery(delays=(700.0, 700.0), jitter=0.0)
+    ordered, plain = Service(f"{name}-ordered"), Service(f"{name}-plain")
+
+    @ordered.on(Event(name, str, key=str), recovery=slow)
+    async def one(order: str) -> None: ...
+
+    @plain.on(Event(f"{name}.plain", str), recovery=slow)
+    async def other(order: str) -> None: ...
+
+    with pytest.raises(Misuse, match=r"may take 23 min 20 s; on rabbitmq .* for 20 min in all"):
+        async with Bus(rabbitmq_url, services=[ordered]):
+            pass
+    async with Bus(rabbitmq_url, services=[plain]):
+        pass
+    async with Bus("memory://", services=[ordered]):
+        pass

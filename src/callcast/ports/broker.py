@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -96,6 +97,9 @@ class Traits(Struct, frozen=True):
     """What a `Release` costs, in words."""
     binds: bool = False
     """`Event(amqp=)` is carried out: its exchange is not made and its queue is not either."""
+    hold_max: float = math.inf
+    """Seconds for which a key may be held in all, where `Later` holds its message at the worker; a
+    recovery of an ordered event that may take longer is `Misuse` at start."""
     collapses_letters: bool = True
     """A message that dies again replaces its dead letter; else commands show the latest alone."""
 

@@ -6,7 +6,7 @@ import asyncio
 import ssl
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pika.adapters.asyncio_connection import AsyncioConnection
@@ -191,9 +191,9 @@ class Connection(AsyncioConnection):
             self.ioloop.call_soon(self._flush)
         self._pieces.append(data)
 
-    def _read_frame(self) -> Any:
+    def _read_frame(self) -> object:
         # The stubs leave out these two as well.
-        read: Callable[[], Any] = super()._read_frame  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType, reportUnknownVariableType]
+        read = cast("Callable[[], object]", super()._read_frame)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
         try:
             return read()
         except (ValueError, OverflowError, OSError):  # by where the system ends its times
