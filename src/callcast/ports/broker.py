@@ -358,13 +358,13 @@ class Schedules(Protocol):
 Ability = TypeVar("Ability")
 
 _REMEDIES = {
-    "Browses": "use a broker that can be browsed (sqlite, memory)",
+    "Browses": "use a broker that can be browsed (sqlite, amqp, memory)",
     "Inspects": "start the service: `ensure` names every difference",
     "Parks": "use a SQL broker, or Event(on_dead='skip')",
     "Pauses": "stop the workers instead",
     "Retires": "stop the workers and delete what the group has at the broker with its own tools",
-    "Rewinds": "use a broker that keeps its log (sqlite:///...?retain=SECONDS)",
-    "Schedules": "publish without a delay, or use a broker that schedules (sqlite, memory)",
+    "Rewinds": "use a broker that keeps its log (sqlite or amqp with ?retain=SECONDS)",
+    "Schedules": "publish without a delay, or use a broker that schedules (sqlite, amqp, memory)",
 }
 
 

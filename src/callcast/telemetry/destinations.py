@@ -62,5 +62,6 @@ def _queue(work: Work, message: Message) -> str:
 
 def _bound_queue(work: Work) -> str:
     contract = work.contract
-    has_queue = isinstance(contract, Event) and contract.amqp is not None
-    return contract.amqp.queue if has_queue else ""
+    if isinstance(contract, Event) and contract.amqp is not None:
+        return contract.amqp.queue
+    return ""
