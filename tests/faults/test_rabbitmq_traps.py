@@ -335,6 +335,21 @@ async def test_a_fetch_takes_no_more_than_the_prefetch_from_the_others(
         assert channel.queue_declare(str(source), passive=True).method.message_count == 90
 
 
+async def test_what_a_stranger_puts_into_our_own_streams_keeps_nobody_from_starting(
+    broker: RabbitBroker, a_rabbitmq_of_its_own: OwnRabbitMq
+) -> None:
+    source = await listening(broker)
+    await broker.publish([message("m", source.topic)])
+    await broker.browse(source)  # which writes a pardon, and so makes the stream of pardons
+    with stranger(a_rabbitmq_of_its_own.url) as channel:
+        for name in ("callcast/catalog", "callcast/pardons"):
+            for body in (b"", b"\xff", b"[]", b'{"made": 1, "pardon": 1}', b"[" * 100_000):
+                channel.basic_publish("", name, body)
+    async with opened(a_rabbitmq_of_its_own.url) as second:
+        assert [str(one) for one in await second.sources()] == [str(source)]
+        assert await handled(await second.consume(source)) == ["m"]
+
+
 async def test_nothing_is_left_of_a_program_that_may_not_declare(
     broker: RabbitBroker, a_rabbitmq_of_its_own: OwnRabbitMq
 ) -> None:
