@@ -9,16 +9,17 @@ from typing import Any
 
 import pika
 import pytest
-from foreign_parts import PLAIN, Customer, Estate, changed
+from foreign_parts import Customer, Estate, changed
 from pika import data
 from pika.adapters.blocking_connection import BlockingChannel
 from rabbitmq_parts import opened, topic, until
 
 from callcast import Bus, Event, Refused, Service
+from callcast.core.errors import Unavailable
 from callcast.policies.recovery import Recovery
 from callcast.ports.broker import Glimpse, Part, Source
 
-pytestmark = pytest.mark.timeout(60)
+pytestmark = pytest.mark.timeout(90)
 
 MILLISECONDS = 1_795_424_400_000
 """A time that somebody gave in milliseconds where seconds are meant: the year 58,864."""
@@ -88,27 +89,49 @@ def answering(name: str, event: Event[Customer]) -> tuple[Service, list[str]]:
 
 
 async def dead(url: str, source: Source) -> Sequence[Glimpse]:
-    async with opened(url) as broker:
-        return await broker.browse(source, part=Part.DEAD)
+    try:
+        async with opened(url) as broker:
+            return await broker.browse(source, part=Part.DEAD)
+    except Unavailable:
+        return ()  # a busy server
 
 
 EVE = b'{"id": "c-2", "name": "Eve"}'
 
 
-@pytest.mark.parametrize("strange", STRANGE)
-async def test_a_queue_of_others_goes_on_behind_a_strange_message(
-    theirs: BlockingChannel, rabbitmq_url: str, strange: str
+def body_of(case: str) -> bytes:
+    return json.dumps({"id": "c-1", "name": case}).encode()
+
+
+async def are_dead(url: str, service: Service, cases: Sequence[str]) -> bool:
+    """Whether these are dead letters soon, with their bytes, and no others are."""
+
+    async def enough() -> Sequence[Glimpse]:
+        letters = await dead(url, service.handlers[0].source)
+        return letters if len(letters) >= len(cases) else ()
+
+    bodies = [one.message.body for one in await until(enough)]
+    return sorted(bodies) == sorted(map(body_of, cases))
+
+
+# So few that their failures do not open the kill switch.
+some = pytest.mark.parametrize("cases", [list(STRANGE)[start::4] for start in range(4)])
+
+
+@some
+async def test_a_queue_of_others_goes_on_behind_strange_messages(
+    theirs: BlockingChannel, rabbitmq_url: str, cases: Sequence[str]
 ) -> None:
     estate = Estate(theirs)
     service, seen = answering("billing", changed(queue=estate.queue))
-    estate.send(**STRANGE[strange])
+    for case in cases:
+        estate.send(body_of(case), **STRANGE[case])
     estate.send(EVE)
     async with Bus(rabbitmq_url, services=[service]) as bus:
-        await until(lambda: "Eve" in seen, within=8.0)
-        await until(lambda: dead(rabbitmq_url, service.handlers[0].source))
+        await until(lambda: "Eve" in seen)
+        assert await are_dead(rabbitmq_url, service, cases)
         await bus.idle()
-    [letter] = await dead(rabbitmq_url, service.handlers[0].source)
-    assert letter.message.body == PLAIN
+    assert {name: seen.count(name) for name in cases} == dict.fromkeys(cases, 2)
 
 
 async def test_a_structured_event_in_a_queue_of_others_stays_one_when_it_is_put_off_and_dead(
@@ -126,24 +149,28 @@ async def test_a_structured_event_in_a_queue_of_others_stays_one_when_it_is_put_
     assert (properties.content_type, kept) == ("application/cloudevents+json", body)
 
 
-@pytest.mark.parametrize("strange", STRANGE)
-async def test_an_event_goes_on_behind_a_strange_message(
-    theirs: BlockingChannel, rabbitmq_url: str, strange: str
+@some
+async def test_an_event_goes_on_behind_strange_messages(
+    theirs: BlockingChannel, rabbitmq_url: str, cases: Sequence[str]
 ) -> None:
     event = Event(topic(), Customer)
     service, seen = answering("billing", event)
-    source = service.handlers[0].source
     async with opened(rabbitmq_url) as broker:
-        await broker.ensure([event.topic], [source])
-    said = {"content_type": "application/json", **STRANGE[strange]}
-    named = {"ce-id": "1", "ce-source": "/them", "ce-type": event.name}
-    said["headers"] = {**named, **said.get("headers", {})}
-    theirs.basic_publish(event.topic, "all", PLAIN, pika.BasicProperties(**said))
-    plain = pika.BasicProperties(headers={**named, "ce-id": "2"}, content_type="application/json")
-    theirs.basic_publish(event.topic, "all", EVE, plain)
+        await broker.ensure([event.topic], [service.handlers[0].source])
+
+    def send(id_: str, body: bytes, **properties: object) -> None:
+        named = {"ce-id": id_, "ce-source": "/them", "ce-type": event.name}
+        more = properties.pop("headers", {})
+        assert isinstance(more, dict)
+        said: dict[str, Any] = {"content_type": "application/json", **properties}
+        sent = pika.BasicProperties(headers={**named, **more}, **said)
+        theirs.basic_publish(event.topic, "all", body, sent)
+
+    for case in cases:
+        send(case, body_of(case), **STRANGE[case])
+    send("eve", EVE)
     async with Bus(rabbitmq_url, services=[service]) as bus:
-        await until(lambda: "Eve" in seen, within=8.0)
-        await until(lambda: dead(rabbitmq_url, source))
+        await until(lambda: "Eve" in seen)
+        assert await are_dead(rabbitmq_url, service, cases)
         await bus.idle()
-    [letter] = await dead(rabbitmq_url, source)
-    assert letter.message.body == PLAIN
+    assert {name: seen.count(name) for name in cases} == dict.fromkeys(cases, 2)
