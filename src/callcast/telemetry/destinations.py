@@ -53,11 +53,8 @@ def _queue(work: Work, message: Message) -> str:
     if bound:
         return bound
     base = f"{message.topic}/{work.peer}"
-    contract = work.contract
-    if not isinstance(contract, Event) or contract.key is None:
-        return base
-    lane = 0 if message.key is None else int(share_of(message.key), 16)
-    return f"{base}/{lane}"
+    # Messages have a key where their event is ordered; each of its lanes is a queue.
+    return base if message.key is None else f"{base}/{int(share_of(message.key), 16)}"
 
 
 def _bound_queue(work: Work) -> str:
