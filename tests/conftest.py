@@ -10,7 +10,12 @@ import threading
 from collections.abc import Callable, Coroutine, Generator
 
 import pytest
+from hypothesis import settings
 from opentelemetry import context as otel_context
+
+# A busy machine takes its time: the first example alone may pay for what is not loaded yet.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 pytest_plugins = ("servers",)
 pytest.register_assert_rewrite("callcast.testing.broker_suite")

@@ -107,6 +107,20 @@ async def test_dead_letters_go_to_the_exchange_that_they_have(
     assert headers["x-first-death-queue"] == estate.queue
 
 
+async def test_a_dead_letter_survives_a_restart_though_its_message_would_not(
+    theirs: BlockingChannel, rabbitmq_url: str
+) -> None:
+    """RabbitMQ's own dead-lettering leaves it transient; the rest of it stays as it was."""
+    estate = Estate(theirs)
+    event = changed(queue=estate.queue, dead_letter_exchange=estate.dlx)
+    estate.send(b"no JSON", delivery_mode=1, priority=3, content_encoding="utf-8", reply_to="a")
+    async with Bus(rabbitmq_url, services=[listener(event, [])]):
+        properties, _ = await until(lambda: estate.read(estate.dead))
+    assert properties.delivery_mode == 2
+    assert (properties.priority, properties.reply_to) == (3, "a")
+    assert properties.content_encoding == "utf-8"
+
+
 async def test_a_dead_letter_that_their_own_retry_queue_expires_comes_through(
     theirs: BlockingChannel, rabbitmq_url: str
 ) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from foreign_parts import ADA, PLAIN, QUORUM, Customer, Estate, changed, listener
+from operator_parts import records, run
 from pika.adapters.blocking_connection import BlockingChannel
 from rabbitmq_parts import opened, topic, until
 
-from callcast import Bus, Context, Misuse, Service
+from callcast import Bus, Context, Event, Misuse, Service
+from callcast.ports.broker import Source
 from callcast.runtime.transaction import Transaction
 
 pytestmark = pytest.mark.timeout(60)
@@ -190,3 +194,36 @@ async def test_the_same_services_run_without_a_rabbitmq(tmp_path: Path) -> None:
         await bus.publish(event, ADA)
         await bus.idle()
     assert [customer for customer, _ in seen] == [ADA]
+
+
+@pytest.mark.parametrize("reason", ["rejected", "expired"])
+def test_a_letter_that_rabbitmq_itself_has_buried_says_where_and_why(
+    theirs: BlockingChannel, rabbitmq_url: str, reason: str
+) -> None:
+    """Somebody has pointed the dead letters of a queue of theirs at those of a group of ours."""
+    event = Event(topic(), Customer)
+    source = listener(event, []).handlers[0].source
+    asyncio.run(ensured(rabbitmq_url, source))
+    buried = {"x-dead-letter-exchange": "", "x-dead-letter-routing-key": f"{source}/dead"}
+    estate = Estate(theirs, **buried, **({"x-message-ttl": 1} if reason == "expired" else {}))
+    estate.send(message_id="7", headers={"ce-id": "7", "ce-source": "/them"})
+    if reason == "rejected":
+        method, _, _ = theirs.basic_get(estate.queue)
+        assert method is not None
+        theirs.basic_reject(method.delivery_tag, requeue=False)
+    listed = ("dlq", "ls", "--filter", f"origin={estate.queue}", "--broker", rabbitmq_url)
+    deadline = time.monotonic() + 20.0
+    while not (letters := records(*listed)):
+        assert time.monotonic() < deadline
+    [letter] = letters
+    assert (letter["id"], letter["topic"], letter["group"]) == ("7", event.topic, "billing")
+    assert (letter["reason"], letter["attempts"]) == (reason, 1)
+    assert str(letter["last_failed_at"]).endswith("Z")
+    redriven = run("dlq", "redrive", "--filter", f"reason={reason}", *listed[2:])
+    assert redriven.exit_code == 0, redriven.stderr
+    assert records(*listed) == []
+
+
+async def ensured(url: str, source: Source) -> None:
+    async with opened(url) as broker:
+        await broker.ensure([source.topic], [source])

@@ -24,11 +24,12 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from operator_parts import run
 
 from callcast import Bus, Context, Event, Operation, Ports, Service, Struct, Transaction
 from callcast.runtime import registry
 from callcast.runtime.settings import Settings
-from callcast.runtime.system import system_ports
+from callcast.runtime.system import system_of, system_ports
 from callcast.telemetry.logs import Correlated, fields_of
 from callcast.telemetry.otel import OtelObserver
 
@@ -125,7 +126,8 @@ class Telemetry:
         provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(self._sink.url)))
         self._providers.append(provider)
         ports = system_ports(broker)
-        return replace(ports, observer=OtelObserver(ports.clock, system="sqlite", tracers=provider))
+        observer = OtelObserver(ports.clock, system=system_of(broker), tracers=provider)
+        return replace(ports, observer=observer)
 
     async def flush(self) -> None:
         """Send everything, then stop the exporters' threads."""
@@ -166,9 +168,11 @@ def services(folder: Path) -> tuple[Service, Service, Service]:
 
 
 @asynccontextmanager
-async def system(telemetry: Telemetry, folder: Path) -> AsyncGenerator[tuple[Bus, list[Bus]]]:
+async def system(
+    telemetry: Telemetry, folder: Path, broker: str = ""
+) -> AsyncGenerator[tuple[Bus, list[Bus]]]:
     """Three services, each on a bus of its own, over HTTP and one broker; and a buyer."""
-    broker = f"sqlite:///{folder / 'broker.db'}"
+    broker = broker or f"sqlite:///{folder / 'broker.db'}"
     parts = services(folder)
     listeners = {part.name: socket.create_server(("127.0.0.1", 0)) for part in parts}
     peers = {n: f"http://127.0.0.1:{s.getsockname()[1]}" for n, s in listeners.items()}
@@ -215,11 +219,23 @@ def branch(names: list[str]) -> list[str]:
     return ["\n".join(names[: n + 1]) for n in range(len(names))]
 
 
+@pytest.fixture(params=["sqlite", "rabbitmq"])
+def broker(request: pytest.FixtureRequest, tmp_path: Path) -> Generator[str]:
+    """A broker whose groups end with the test."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'broker.db'}"
+        return
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    yield url
+    ended = run("topology", "retire", "mail", "--topic", PLACED.topic, "--yes", "--broker", url)
+    assert ended.exit_code == 0, ended.stderr
+
+
 async def test_one_request_is_one_tree_over_http_outbox_broker_and_handler(
-    sink: Sink, tmp_path: Path
+    sink: Sink, tmp_path: Path, broker: str
 ) -> None:
     telemetry = Telemetry(sink)
-    async with system(telemetry, tmp_path) as (buyer, buses):
+    async with system(telemetry, tmp_path, broker) as (buyer, buses):
         assert await buyer.call(PLACE, Order("o-1")) == "o-1: 6 left"
         for bus in buses:
             await bus.idle()
@@ -232,6 +248,8 @@ async def test_one_request_is_one_tree_over_http_outbox_broker_and_handler(
     published = next(span for span in sink.spans() if span.name == "publish orders.placed")
     assert handled.parent_span_id == published.span_id
     assert [link.span_id for link in handled.links] == [published.span_id]
+    said = {each.key: each.value.string_value for each in published.attributes}
+    assert said["messaging.system"] == ("sqlite" if "sqlite" in broker else "rabbitmq")
 
 
 LINES = [

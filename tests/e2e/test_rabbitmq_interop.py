@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 import pika
 import pytest
+from cloudevents.core.bindings import amqp
 from cloudevents.core.bindings import rabbitmq as binding
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
@@ -153,6 +154,23 @@ async def test_what_amqp_1_clients_send_is_read(
     got = await received(broker, source)
     assert (got.id, got.source, got.subject) == ("a1", "/orders", SUBJECT)
     assert got.time == MOMENT.timestamp()
+
+
+async def test_the_golden_vector_of_amqp_1_is_read_with_its_native_types(
+    broker: RabbitBroker, channel: BlockingChannel
+) -> None:
+    source = await listening(broker)
+    event = CloudEvent({**ATTRIBUTES, "datacontenttype": "application/json"}, {"sku": "tea"})
+    sent = amqp.to_binary(event, JSONFormat())
+    assert sent.application_properties["cloudEvents_time"] == 1_795_424_400_000
+    properties = pika.BasicProperties(
+        content_type=str(sent.properties["content-type"]), headers=sent.application_properties
+    )
+    channel.basic_publish(source.topic, "", sent.application_data, properties)
+    got = await received(broker, source)
+    assert (got.id, got.source, got.type) == ("a1", "/orders", "com.acme.order.placed.v1")
+    assert (got.subject, got.time) == (SUBJECT, MOMENT.timestamp())
+    assert json.loads(got.body) == {"sku": "tea"}
 
 
 @pytest.fixture

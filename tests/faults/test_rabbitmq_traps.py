@@ -261,6 +261,26 @@ async def test_what_the_connection_lost_before_its_confirm_is_unanswered_or_sent
     assert set(await handled(await broker.consume(source))) == {f"m{n}" for n in range(200)}
 
 
+async def test_what_one_of_its_queues_refuses_is_unanswered_and_can_be_published_again(
+    broker: RabbitBroker, a_rabbitmq_of_its_own: OwnRabbitMq
+) -> None:
+    """A negative confirm: others have it, and who sends it again sends the same."""
+    source = await listening(broker)
+    full = {"x-max-length": 1, "x-overflow": "reject-publish"}
+    with stranger(a_rabbitmq_of_its_own.url) as channel:
+        theirs = channel.queue_declare("", exclusive=True, arguments=full).method.queue
+        channel.queue_bind(theirs, source.topic, "#")
+        await broker.publish([message("m0", source.topic)])
+        with pytest.raises(Unpublished) as told:
+            await broker.publish([message("m1", source.topic)])
+        assert isinstance(told.value.errors[0], Unanswered)
+        assert told.value.errors[0].id == "m1"
+        assert "refused it for one of its queues" in str(told.value.errors[0])
+        channel.queue_unbind(theirs, source.topic, "#")
+        await broker.publish([message("m1", source.topic)])
+    assert set(await handled(await broker.consume(source))) == {"m0", "m1"}
+
+
 async def test_a_dead_letter_that_its_queue_refuses_stays_with_the_worker(
     broker: RabbitBroker, a_rabbitmq_of_its_own: OwnRabbitMq
 ) -> None:
@@ -313,6 +333,21 @@ async def test_a_fetch_takes_no_more_than_the_prefetch_from_the_others(
     await fetched(consumer, 10)
     with stranger(a_rabbitmq_of_its_own.url) as channel:
         assert channel.queue_declare(str(source), passive=True).method.message_count == 90
+
+
+async def test_what_a_stranger_puts_into_our_own_streams_keeps_nobody_from_starting(
+    broker: RabbitBroker, a_rabbitmq_of_its_own: OwnRabbitMq
+) -> None:
+    source = await listening(broker)
+    await broker.publish([message("m", source.topic)])
+    await broker.browse(source)  # which writes a pardon, and so makes the stream of pardons
+    with stranger(a_rabbitmq_of_its_own.url) as channel:
+        for name in ("callcast/catalog", "callcast/pardons"):
+            for body in (b"", b"\xff", b"[]", b'{"made": 1, "pardon": 1}', b"[" * 100_000):
+                channel.basic_publish("", name, body)
+    async with opened(a_rabbitmq_of_its_own.url) as second:
+        assert [str(one) for one in await second.sources()] == [str(source)]
+        assert await handled(await second.consume(source)) == ["m"]
 
 
 async def test_nothing_is_left_of_a_program_that_may_not_declare(

@@ -165,6 +165,23 @@ async def _abandoned(broker: Broker, source: Source, wall: float) -> Sequence[Fi
     return ()
 
 
+def in_clear(url: str) -> Sequence[Finding]:
+    """A password that travels in clear to another machine."""
+    parts = [urlsplit(each.strip()) for each in url.split(",")]
+    hosts = [
+        one.hostname or "" for one in parts if one.scheme == "amqp" and not is_local(one.hostname)
+    ]
+    if not hosts:
+        return ()
+    detail = f"user and password go in clear to {', '.join(hosts)}"
+    return [Finding("encryption", "warn", detail, "use amqps:// there, with ca=FILE in the query")]
+
+
+def is_local(host: str | None) -> bool:
+    """Whether it is this machine, as far as its name says so."""
+    return host == "localhost" or (host or "").startswith("127.") or host == "::1"
+
+
 def reachable(url: str) -> Finding | None:
     """None when there is something to look at behind the URL."""
     if urlsplit(url).scheme == "memory":

@@ -70,7 +70,7 @@ def _of_broker(url: str) -> Sequence[Finding]:
     if absent is not None:
         return [absent]
     is_file = urlsplit(url).scheme == "sqlite"
-    found: Sequence[Finding] = checks.broker_file(url) if is_file else ()
+    found = checks.broker_file(url) if is_file else checks.in_clear(url)
     try:
         return [*found, *asyncio.run(_looked_into(url))]
     except (CallcastError, OSError) as error:

@@ -71,6 +71,8 @@ class Letter(Struct, frozen=True):
     group: str
     key: str | None
     sender: str
+    origin: str
+    """Where it failed: the topic; a queue or topic of others, of a letter that they wrote."""
     reason: str
     error_type: str
     error_message: str
@@ -98,6 +100,7 @@ def letter_of(source: Source, message: Message) -> Letter:
         source.group,
         message.key,
         message.source,
+        header("callcast-source", ""),
         header(DEAD_REASON, ""),
         header("callcast-error-type", ""),
         header("callcast-error-message", ""),

@@ -30,8 +30,9 @@ def broker_option(function: F) -> F:
         "--broker",
         "url",
         metavar="URL",
-        help="The broker, such as sqlite:///shop.db. Defaults to CALLCAST_BROKER, then to"
-        " [tool.callcast] of pyproject.toml or callcast.toml in this folder.",
+        help="The broker, such as sqlite:///shop.db or amqp://host/vhost. Defaults to"
+        " CALLCAST_BROKER, then to [tool.callcast] of pyproject.toml or callcast.toml in this"
+        " folder.",
     )(function)
 
 

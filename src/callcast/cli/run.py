@@ -72,7 +72,7 @@ def run(  # noqa: PLR0913 - an option each
     until_eof: bool,
 ) -> None:
     """Serve calls and consume messages of services, or of a bus of your own making."""
-    undo = install(as_json=log != "text")
+    undo = install(as_json=log != "text", drivers=log == "debug")
     logger = logging.getLogger("callcast")
     before = logger.level
     logger.setLevel(logging.DEBUG if log == "debug" else before)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -17,6 +18,10 @@ TO = "callcast-to"
 PROPERTY = "message_id"
 KEY = "{key}"
 """In a routing key: the key of the event."""
+SHARES = "0123456789abcdef"
+"""The routing keys of messages with a key: a sixteenth of the hashes of all keys each."""
+KEYLESS = "all"
+"""The routing key of a message without a key."""
 
 
 class Bound(Struct, frozen=True):
@@ -97,6 +102,13 @@ def address_of(headers: Mapping[str, str]) -> Address | None:
         return None
     exchange, routing_key = json.loads(text)
     return Address(str(exchange), str(routing_key))
+
+
+def share_of(key: str | None) -> str:
+    """``all`` without a key, else which sixteenth of all keys it is in: ``0`` to ``f``."""
+    if key is None:
+        return KEYLESS
+    return SHARES[zlib.crc32(key.encode("utf-8", "surrogatepass")) % len(SHARES)]
 
 
 def id_of(identify: str | Callable[[Message], str], message: Message) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import NamedTuple
 
 import msgspec
 
 CONTENT_TYPE = "application/cloudevents+json"
 JSON = "application/json"
+REQUIRED = frozenset({"id", "source", "specversion", "type"})
+"""Attributes that every event has. Without them it is no event, and its bytes are what they are."""
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -26,7 +27,9 @@ class Structured(NamedTuple):
 
 def is_structured(content_type: str | None) -> bool:
     """Whether a body of this type is a whole event."""
-    return content_type is not None and content_type.partition(";")[0].strip() == CONTENT_TYPE
+    return (
+        content_type is not None and content_type.partition(";")[0].strip().lower() == CONTENT_TYPE
+    )
 
 
 def parse(body: bytes) -> Structured | None:
@@ -34,7 +37,8 @@ def parse(body: bytes) -> Structured | None:
     try:
         members = _MEMBERS.decode(body)
         data, encoded = members.pop("data", None), members.pop("data_base64", None)
-        attributes = {name: _text(bytes(raw)) for name, raw in members.items()}
+        given = {name: bytes(raw) for name, raw in members.items()}
+        attributes = {name: _text(raw) for name, raw in given.items() if raw != b"null"}
         content_type = attributes.pop("datacontenttype", JSON)
         if encoded is not None:
             found = base64.b64decode(msgspec.json.decode(encoded, type=str), validate=True)
@@ -42,7 +46,9 @@ def parse(body: bytes) -> Structured | None:
             found = b""
         else:
             found = _data(bytes(data), content_type)
-    except (msgspec.DecodeError, binascii.Error):
+    except (ValueError, RecursionError):
+        return None
+    if not attributes.keys() >= REQUIRED:
         return None
     return Structured(attributes, content_type, found)
 

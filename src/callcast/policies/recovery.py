@@ -75,6 +75,12 @@ class Recovery:
         """Runs of the handler for one message, in all."""
         return self.rounds_max * (self.immediate + 1)
 
+    @property
+    def longest(self) -> float:
+        """Seconds for which a message may wait between its runs in all, by any of the rules."""
+        own = sum(self.delays) * (1.0 + self.jitter)
+        return max([own, *(rule.longest for rule in self.rules.values())])
+
     def rule(self, error: Exception) -> Recovery:
         """The recovery that holds for this error: a rule's, else this one."""
         found = self._found(error)

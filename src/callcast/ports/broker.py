@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -96,6 +97,9 @@ class Traits(Struct, frozen=True):
     """What a `Release` costs, in words."""
     binds: bool = False
     """`Event(amqp=)` is carried out: its exchange is not made and its queue is not either."""
+    hold_max: float = math.inf
+    """Seconds for which a key may be held in all, where `Later` holds its message at the worker; a
+    recovery of an ordered event that may take longer is `Misuse` at start."""
     collapses_letters: bool = True
     """A message that dies again replaces its dead letter; else commands show the latest alone."""
 
@@ -354,13 +358,13 @@ class Schedules(Protocol):
 Ability = TypeVar("Ability")
 
 _REMEDIES = {
-    "Browses": "use a broker that can be browsed (sqlite, memory)",
+    "Browses": "use a broker that can be browsed (sqlite, amqp, memory)",
     "Inspects": "start the service: `ensure` names every difference",
     "Parks": "use a SQL broker, or Event(on_dead='skip')",
     "Pauses": "stop the workers instead",
     "Retires": "stop the workers and delete what the group has at the broker with its own tools",
-    "Rewinds": "use a broker that keeps its log (sqlite:///...?retain=SECONDS)",
-    "Schedules": "publish without a delay, or use a broker that schedules (sqlite, memory)",
+    "Rewinds": "use a broker that keeps its log (sqlite or amqp with ?retain=SECONDS)",
+    "Schedules": "publish without a delay, or use a broker that schedules (sqlite, amqp, memory)",
 }
 
 

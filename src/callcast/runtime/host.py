@@ -19,6 +19,7 @@ from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
 from callcast.core.work import Layer, Work
 from callcast.policies.notes import Origin
+from callcast.policies.recovery import spoken
 from callcast.ports.broker import Feed, Parks, Source, need
 from callcast.ports.session import Database
 from callcast.runtime import recipes
@@ -173,6 +174,7 @@ class Host:
         parks = isinstance(contract, Event) and contract.on_dead == "park"
         if parks:
             need(house.broker, Parks)
+        self._check_hold(handler)
         subscription = Subscription(
             source=handler.source,
             contract=contract,
@@ -194,6 +196,17 @@ class Host:
             ),
             leases=house.leases,
         )
+
+    def _check_hold(self, handler: Handler) -> None:
+        """Raise `Misuse` where retries would hold a key for longer than the broker can."""
+        traits = self._house.broker.traits
+        longest = (handler.recovery or self._house.settings.recovery).longest
+        if handler.source.ordered and longest > traits.hold_max:
+            raise Misuse(
+                f"{handler.where}: its retries may take {spoken(longest)}; on {traits.name} a retry"
+                f" of an ordered event holds its key at the worker, for {spoken(traits.hold_max)}"
+                " in all: shorten its delays, or leave out the event's key="
+            )
 
     def _feed(self, handler: Handler, bound: Bound) -> Feed:
         """The broker; dead letters that the handler's inbox knows do not count."""

@@ -34,6 +34,8 @@ from callcast.ports.observer import (
 from callcast.telemetry import names
 
 LOGGER = "callcast"
+DRIVERS = ("pika",)
+"""Loggers of drivers. Of one failure they write many lines; its adapter says it in a sentence."""
 TEXT_MAX = 500
 """Characters that are kept of a text in a fact; a stack or a body has no place in a log line."""
 
@@ -177,10 +179,13 @@ def correlation() -> Mapping[str, str]:
     }
 
 
-def install(*, level: int = logging.INFO, as_json: bool = False) -> Callable[[], None]:
+def install(
+    *, level: int = logging.INFO, as_json: bool = False, drivers: bool = False
+) -> Callable[[], None]:
     """Send all records to stderr, each with its ids; call what is returned to undo it.
 
     Called by `callcast run`, never at import. Handlers that were there stay, and get the ids too.
+    Without `drivers` those of `DRIVERS` are left out, unless the program has set their level.
     """
     root = logging.getLogger()
     handler = logging.StreamHandler()
@@ -192,8 +197,13 @@ def install(*, level: int = logging.INFO, as_json: bool = False) -> Callable[[],
     root.setLevel(level)
     for each in root.handlers:
         each.addFilter(correlated)
+    quiet = [] if drivers else [one for one in map(logging.getLogger, DRIVERS) if not one.level]
+    for one in quiet:
+        one.setLevel(logging.CRITICAL)
 
     def undo() -> None:
+        for one in quiet:
+            one.setLevel(logging.NOTSET)
         root.removeHandler(handler)
         root.setLevel(before)
         for each in present:

@@ -30,6 +30,7 @@ from callcast.core.work import Kind, Work
 from callcast.policies.notes import type_name
 from callcast.ports.observer import Moved
 from callcast.telemetry import names
+from callcast.telemetry.destinations import destination
 
 Attributes: TypeAlias = dict[str, str | int]
 
@@ -54,7 +55,7 @@ def described(work: Work, system: str) -> Described:
         own = {names.OPERATION: work.name, names.URL_PATH: path}
         return Described(name, SpanKind.SERVER, {**labels, **own})
     labels = message_labels(work, system)
-    attributes = {**labels, **_message_attributes(work)}
+    attributes = {**labels, **_message_attributes(work), **destination(work, system)}
     topic = labels[names.MESSAGING_DESTINATION]
     if work.kind is Kind.PUBLISH:
         act = labels[names.MESSAGING_OPERATION]

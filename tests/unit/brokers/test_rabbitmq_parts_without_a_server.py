@@ -153,6 +153,41 @@ def test_a_group_bound_to_a_queue_of_others_survives_the_catalog() -> None:
     assert catalog.otherwise(Source("crm", "other", bound=Bound("q", "crm"))) == []
 
 
+def test_a_record_of_a_later_version_says_what_this_one_understands() -> None:
+    catalog = Catalog()
+    source = Source("crm", "billing", bound=Bound("q", "crm"))
+    record = made(source)
+    record["made"]["colour"] = record["made"]["bound"]["shape"] = record["signed"] = "new"
+    catalog.fold(record, 0)
+    assert list(catalog.sources) == [source]
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"made": 1},
+        {"made": {"topic": "crm"}},
+        {"made": {"topic": 1, "group": "g"}},
+        {"retired": {}},
+        {"whole": "all", "upto": 7},
+        {"whole": [{}]},
+        {"pardon": 7},
+        {"pardon": [["q"]]},
+        {"pardon": [["q", "s", "1", "x"]]},
+        {"blame": {"q": 1}},
+    ],
+)
+def test_a_record_that_is_none_changes_nothing(record: dict[str, object]) -> None:
+    catalog, pardons = Catalog(), Pardons()
+    catalog.fold(made(Source("crm", "billing")), 0)
+    for known in records([Return("q", "s", "1", 0)]):
+        pardons.fold(known, 0)
+    catalog.fold(record, 1)
+    pardons.fold(record, 1)
+    assert list(catalog.sources) == [Source("crm", "billing")]
+    assert pardons.crashes(Return("q", "s", "1", 2)) == 1
+
+
 def test_a_queue_of_others_is_neither_made_nor_deleted() -> None:
     bound = names.Names(Source("crm", "billing", bound=Bound("q", "crm")))
     assert bound.work == ("q",)

@@ -181,3 +181,26 @@ def test_an_endpoint_without_an_sdk_is_a_failure(monkeypatch: pytest.MonkeyPatch
 def test_a_module_below_one_that_is_not_there_is_not_there() -> None:
     assert checks.is_there("json.decoder")
     assert not checks.is_there("no_such_package.part")
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("amqp://u:secret@mq.invalid/", "mq.invalid"),
+        ("amqp://u:secret@one.invalid/,amqp://u:secret@two.invalid/", "one.invalid, two.invalid"),
+        ("amqps://u:secret@mq.invalid/", None),
+        ("amqp://u:secret@localhost:1/", None),
+        ("amqp://u:secret@127.0.0.1:1/,amqp://u:secret@[::1]:1/", None),
+    ],
+)
+def test_a_password_that_goes_in_clear_to_another_machine_is_warned_of(
+    url: str, hosts: str | None
+) -> None:
+    result = run("--broker", url, "-o", "json")
+    assert "secret" not in result.output
+    encryption = found(result).get("encryption")
+    assert (encryption is None) is (hosts is None)
+    if encryption is not None:
+        assert encryption["level"] == "warn"
+        assert encryption["detail"] == f"user and password go in clear to {hosts}"
+        assert "amqps://" in encryption["fix"]

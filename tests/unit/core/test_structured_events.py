@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -32,12 +33,20 @@ def test_what_the_sdk_writes_is_read(content_type: str, data: object, bytes_: by
 
 
 def test_attributes_that_are_no_strings_are_text() -> None:
-    assert parse(b'{"id": "a", "tries": 3, "dry": true}') == Structured(
-        {"id": "a", "tries": "3", "dry": "true"}, "application/json", b""
-    )
+    event = json.dumps({**ATTRIBUTES, "tries": 3, "dry": True, "subject": None})
+    attributes = {**ATTRIBUTES, "tries": "3", "dry": "true"}
+    assert parse(event.encode()) == Structured(attributes, "application/json", b"")
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"no JSON", b'{"data_base64": "?"}', b'{"data": '])
+@pytest.mark.parametrize(
+    "body",
+    [
+        *(b"", b"[]", b"no JSON", b'{"data_base64": "?"}', b'{"data": '),
+        *(json.dumps({**ATTRIBUTES, name: None}).encode() for name in ATTRIBUTES),
+        b'{"sku": "tea"}',
+        b'{"data": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    ],
+)
 def test_what_is_no_event_is_none(body: bytes) -> None:
     assert parse(body) is None
 
@@ -47,6 +56,7 @@ def test_what_is_no_event_is_none(body: bytes) -> None:
     [
         ("application/cloudevents+json", True),
         ("application/cloudevents+json; charset=utf-8", True),
+        ("application/CloudEvents+JSON", True),
         ("application/cloudevents-batch+json", False),
         ("application/json", False),
         (None, False),

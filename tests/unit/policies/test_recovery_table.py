@@ -189,3 +189,10 @@ def test_a_recovery_out_of_range_is_misuse(wrong: dict[str, object]) -> None:
 def test_a_recovery_explains_itself_and_can_be_a_key() -> None:
     assert "delays=(10.0, 30.0, 120.0, 600.0)" in repr(Recovery())
     assert {Recovery(): 1}[Recovery()] == 1
+
+
+def test_the_longest_wait_is_that_of_the_longest_rule() -> None:
+    assert Recovery().longest == pytest.approx(760.0 * 1.2)
+    assert Recovery(delays=()).longest == 0.0
+    slow = Recovery(delays=(600.0, 900.0), jitter=0.0)
+    assert Recovery(rules={OSError: slow}).longest == 1_500.0

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from callcast.brokers.rabbitmq import log, look, mail
 from callcast.brokers.rabbitmq.address import parse
 from callcast.brokers.rabbitmq.consumer import RabbitConsumer
-from callcast.brokers.rabbitmq.desk import Hand
+from callcast.brokers.rabbitmq.desk import HOLD_MAX, Hand
 from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.intake import Intake
@@ -30,6 +30,7 @@ TRAITS = Traits(
     keeps_unhandled=False,  # a group's queue holds its own messages; only a log is for all
     release_costs="nothing here; a note in a stream when it goes back to the broker",
     binds=True,
+    hold_max=HOLD_MAX,
     collapses_letters=False,  # a queue cannot be asked whether it has a message already
 )
 

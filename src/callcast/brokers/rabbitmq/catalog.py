@@ -16,10 +16,38 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import msgspec
+from msgspec import Struct
 from msgspec.structs import asdict
 
 from callcast.core.amqp import Bound
 from callcast.ports.broker import Source
+
+
+class Terms(Struct, frozen=True):
+    """A group, as a record has it; what a later version says beyond that is passed by."""
+
+    topic: str
+    group: str
+    ordered: bool = False
+    lanes: int = 16
+    bound: Bound | None = None
+
+
+class Retired(Struct, frozen=True):
+    """A group that is gone."""
+
+    topic: str
+    group: str
+
+
+class Record(Struct, frozen=True):
+    """One record of the stream."""
+
+    made: Terms | None = None
+    retired: Retired | None = None
+    whole: list[Terms] | None = None
+    upto: int = -1
 
 
 class Catalog:
@@ -27,47 +55,44 @@ class Catalog:
 
     def __init__(self) -> None:
         self._groups: dict[tuple[str, str], Source] = {}
-        self._seen: list[tuple[int, Mapping[str, Any]]] | None = []  # until it is known whole
+        self._seen: list[tuple[int, Record]] | None = []  # until it is known whole
 
     def fold(self, record: Mapping[str, Any], offset: int) -> None:
-        """Take note of a record; one of a later version's that says nothing to this one is left."""
+        """Take note of a record; one that says nothing to this version is left."""
+        try:
+            said = msgspec.convert(record, Record)
+        except msgspec.ValidationError:
+            return  # somebody else's, or of a later version
         if self._seen is not None:
             if offset == 0:
                 self._seen = None  # read from the very beginning
-            elif "whole" in record:
-                self._begin_with(record)
+            elif said.whole is not None:
+                self._begin_with(said.whole, said.upto)
                 return
             else:
-                self._seen.append((offset, record))
-        self._apply(record)
+                self._seen.append((offset, said))
+        self._apply(said)
 
     def whole(self, upto: int) -> dict[str, Any]:
         """A record of all groups, for those who cannot read from the beginning."""
         return {"whole": [_terms(source) for source in self._groups.values()], "upto": upto}
 
-    def _begin_with(self, record: Mapping[str, Any]) -> None:
+    def _begin_with(self, whole: Sequence[Terms], upto: int) -> None:
         seen, self._seen = self._seen or [], None
         self._groups.clear()
-        for terms in record["whole"]:
-            self._apply({"made": terms})
+        for terms in whole:
+            self._apply(Record(made=terms))
         for offset, each in seen:
-            if offset > record["upto"]:
+            if offset > upto:
                 self._apply(each)
 
-    def _apply(self, record: Mapping[str, Any]) -> None:
-        made, retired = record.get("made"), record.get("retired")
-        if made:
-            bound = made.get("bound")
-            source = Source(
-                made["topic"],
-                made["group"],
-                made["ordered"],
-                made["lanes"],
-                bound=None if bound is None else Bound(**bound),
-            )
+    def _apply(self, record: Record) -> None:
+        made, retired = record.made, record.retired
+        if made is not None:
+            source = Source(made.topic, made.group, made.ordered, made.lanes, bound=made.bound)
             self._groups.setdefault((source.topic, source.group), source)
-        elif retired:
-            self._groups.pop((retired["topic"], retired["group"]), None)
+        elif retired is not None:
+            self._groups.pop((retired.topic, retired.group), None)
 
     def find(self, topic: str, group: str) -> Source | None:
         """The group as it is, or None."""

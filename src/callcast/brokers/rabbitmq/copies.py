@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from callcast.brokers.rabbitmq import deaths, foreign
 from callcast.brokers.rabbitmq.desk import Held
+from callcast.brokers.rabbitmq.fitting import fitted
 from callcast.brokers.rabbitmq.ladder import STEPS, step
 from callcast.brokers.rabbitmq.names import Names, routing_key
 from callcast.brokers.rabbitmq.port import Letter, letter, with_headers
@@ -32,7 +33,7 @@ def of_verdict(names: Names, entry: Held, verdict: Later | Dead, *, wall: float)
         copy = _copy(place, message, Way(round=entry.round), of=entry)
         attempts = int(message.headers.get(deaths.ATTEMPTS, entry.round + 1))
         said = deaths.headers_of(_death(names, entry), verdict.reason, attempts=attempts, wall=wall)
-        return with_headers(copy, said)
+        return fitted(with_headers(copy, said))
     message = noted(entry.message, verdict.notes)
     due = wall + verdict.delay if verdict.delay > 0 else 0.0
     way = Way(round=entry.round + 1, due=due)
@@ -67,5 +68,5 @@ def _death(names: Names, entry: Held) -> deaths.Death:
 
 def _copy(place: tuple[str, str], message: Message, way: Way, *, of: Held | Arrived) -> Letter:
     if of.raw is not None:
-        return foreign.copy(place, message, way, raw=of.raw)
-    return letter(place, message, headers_of(message, way), published=of.published)
+        return fitted(foreign.copy(place, message, way, raw=of.raw))
+    return fitted(letter(place, message, headers_of(message, way), published=of.published))

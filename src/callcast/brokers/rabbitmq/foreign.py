@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 from msgspec.structs import replace
 from pika import BasicProperties
 
-from callcast.brokers.rabbitmq import wire
+from callcast.brokers.rabbitmq import deaths, wire
 from callcast.brokers.rabbitmq.port import Letter
-from callcast.brokers.rabbitmq.wire import Arrived, Frame, Raw, Way
+from callcast.brokers.rabbitmq.wire import Arrived, Frame, Raw, Way, text_of
 from callcast.core.amqp import Address
 from callcast.core.message import Message
+from callcast.core.outcome import DEAD_REASON, noted
 from callcast.ports.broker import Source
 
 OURS = "callcast-"
@@ -47,7 +48,7 @@ def read(source: Source, frames: tuple[Any, BasicProperties, bytes]) -> Arrived:
     """The message of a delivery, whoever wrote it."""
     method, properties, body = frames
     headers = properties.headers or {}
-    frame = Frame(source.topic, properties.content_type, float(properties.timestamp or 0))
+    frame = Frame.of(source.topic, properties.content_type, properties.timestamp)
     arrived = wire.read(headers, body, frame)
     bound = source.bound
     if bound is None:
@@ -57,15 +58,27 @@ def read(source: Source, frames: tuple[Any, BasicProperties, bytes]) -> Arrived:
         arrived,
         message=replace(
             message,
-            id=message.id or properties.message_id or "",
+            id=message.id or text_of(properties.message_id or ""),
             source=message.source or f"amqp:{bound.queue}",
             type=bound.type,
             time=message.time or frame.timestamp,
-            correlation_id=message.correlation_id or properties.correlation_id,
+            correlation_id=message.correlation_id or _text_or_none(properties.correlation_id),
         ),
-        raw=Raw(str(method.exchange or ""), str(method.routing_key or ""), properties),
+        raw=Raw(
+            text_of(method.exchange or ""), text_of(method.routing_key or ""), properties, body
+        ),
         is_uncounted=bool(method.redelivered) and wire.DELIVERY_COUNT not in headers,
     )
+
+
+def read_letter(source: Source, frames: tuple[Any, BasicProperties, bytes]) -> Arrived:
+    """The same of a dead letter: one that RabbitMQ has put there says in our words why."""
+    arrived = read(source, frames)
+    message = arrived.message
+    if DEAD_REASON in message.headers:
+        return arrived
+    said = deaths.told(frames[1].headers or {})
+    return replace(arrived, message=noted(message, said)) if said else arrived
 
 
 def copy(place: tuple[str, str], message: Message, way: Way, *, raw: Raw) -> Letter:
@@ -75,14 +88,20 @@ def copy(place: tuple[str, str], message: Message, way: Way, *, raw: Raw) -> Let
     table: dict[str, Any] = {
         name: value
         for name, value in (old.headers or {}).items()
-        if not name.startswith(OURS) and name not in wire.BROKERS and name != wire.DELIVERY_COUNT
+        if not text_of(name).startswith(OURS)
+        and name not in wire.BROKERS
+        and name != wire.DELIVERY_COUNT
     }
     table |= {name: text for name, text in message.headers.items() if name.startswith(OURS)}
     wire.add_way(table, way)
     kept = {name: getattr(old, name) for name in KEPT}
     kept["message_id"] = message.id or kept["message_id"]
     properties = BasicProperties(headers=table, delivery_mode=2, **kept)
-    return Letter(place[0], place[1], message.id, properties, message.body)
+    return Letter(place[0], place[1], message.id, properties, raw.body)
+
+
+def _text_or_none(value: object) -> str | None:
+    return None if value is None else text_of(value)
 
 
 def named(message: Message) -> Message:

@@ -302,10 +302,11 @@ class Intake:
         coming, self._coming = self._coming, []
         now, source, generation = self._house.clock.now(), self._source, self.generation
         sorter = self._sorter if self.part is Part.READY else None
+        read = foreign.read_letter if self.part is Part.DEAD else foreign.read
         adopted: list[Return] = []
         with self.lock:
             for method, properties, body, queue in coming:
-                arrived = foreign.read(source, (method, properties, body))
+                arrived = read(source, (method, properties, body))
                 stub = Stub(method.delivery_tag or 0, queue, generation, arrived.crashes)
                 if method.redelivered and self.desk.adopt(arrived, stub, now):
                     adopted.append(back(queue, arrived.message, arrived.count - 1))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 import warnings
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, cast
 
 from pika import ConnectionParameters, PlainCredentials, SSLOptions
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
+from callcast.brokers.rabbitmq import times
 from callcast.brokers.rabbitmq.address import Endpoint, Options
 from callcast.brokers.rabbitmq.faults import ChannelLost, of_channel, of_opening
 from callcast.brokers.rabbitmq.port import Loop, Port, fail, fulfil, fulfilling
@@ -189,6 +190,15 @@ class Connection(AsyncioConnection):
         if not self._pieces:
             self.ioloop.call_soon(self._flush)
         self._pieces.append(data)
+
+    def _read_frame(self) -> object:
+        # The stubs leave out these two as well.
+        read = cast("Callable[[], object]", super()._read_frame)  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        try:
+            return read()
+        except (ValueError, OverflowError, OSError):  # by where the system ends its times
+            self._frame_buffer: bytes = times.as_numbers(self._frame_buffer)
+            return read()
 
     def _flush(self) -> None:
         pieces, self._pieces = self._pieces, []

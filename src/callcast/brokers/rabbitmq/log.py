@@ -18,6 +18,7 @@ from pika import BasicProperties, spec
 
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.faults import ChannelLost
+from callcast.brokers.rabbitmq.fitting import fitted
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.names import Names, log_name
 from callcast.brokers.rabbitmq.port import Letter, close_quietly, letter
@@ -85,7 +86,8 @@ async def _copy_to(house: House, source: Source) -> None:
         for one in page:
             place = ("", names.queue_of(one.message))
             table = headers_of(one.message)
-            letters.append(letter(place, one.message, table, published=one.at or 0.0))
+            copy = letter(place, one.message, table, published=one.at or 0.0)
+            letters.append(fitted(copy))
         answers = await house.sender.send(letters)
         if any(answer is not Fate.CONFIRMED for answer in answers):
             raise Unavailable(f"{source} was made, but did not get all that is kept: ensure again")
@@ -161,9 +163,7 @@ class _Reader:
         elif offset > self._wanted.last:
             self._is_over = True
         elif offset > self._wanted.after:
-            frame = Frame(
-                self._wanted.topic, properties.content_type, float(properties.timestamp or 0)
-            )
+            frame = Frame.of(self._wanted.topic, properties.content_type, properties.timestamp)
             arrived = read(headers, body, frame)
             seen = Glimpse(arrived.message, position=str(offset), at=arrived.published)
             if self._wanted.takes(seen):

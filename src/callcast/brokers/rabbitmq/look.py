@@ -183,13 +183,11 @@ def _glimpses_here(house: House, part: Part, here: Mapping[Part, Intake]) -> lis
 async def _peek(house: House, names: Names, queue: str, *, most: int) -> list[Seen]:
     """Take up to so many messages of a queue, and give them back."""
     port = await house.feed.channel()
+    read = foreign.read_letter if queue == names.dead else foreign.read
     take = _take_single if names.is_single(queue) else _take
     try:
         taken = [
-            (
-                method.delivery_tag or 0,
-                foreign.read(names.source, (method, properties, body)),
-            )
+            (method.delivery_tag or 0, read(names.source, (method, properties, body)))
             for method, properties, body in await take(port, queue, most)
         ]
         await house.forgive(records(_returns(names, queue, taken)))

@@ -18,11 +18,11 @@ declare one queue in two ways could not both start.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 from callcast.brokers.rabbitmq.ladder import STEPS
+from callcast.core.amqp import KEYLESS, SHARES, share_of
 from callcast.core.errors import Misuse
 from callcast.core.message import Message
 from callcast.core.names import checked_name
@@ -32,10 +32,8 @@ Arguments: TypeAlias = Mapping[str, str | int | bool]
 
 UNLIMITED = 1_000_000_000
 """Deliveries before the broker would drop a message by itself; -1 would drop at once on 3.10."""
-LANES_MAX = 16
+LANES_MAX = len(SHARES)
 """A routing key is a sixteenth of the hashes of all keys; a lane has one of them, or several."""
-KEYLESS = "all"
-"""The routing key of a message without a key."""
 EVERYTHING = "#"
 """What a queue is bound with that wants all of a topic, whatever its routing key."""
 NAME_MAX_BYTES = 255
@@ -45,7 +43,6 @@ CATALOG = "callcast/catalog"
 PARDONS = "callcast/pardons"
 """The stream of returns that were no crash."""
 
-_SHARES = "0123456789abcdef"
 _QUORUM: dict[str, str | int | bool] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": UNLIMITED,
@@ -54,9 +51,7 @@ _QUORUM: dict[str, str | int | bool] = {
 
 def routing_key(message: Message) -> str:
     """``all`` without a key, else which sixteenth of all keys its key is in: ``0`` to ``f``."""
-    if message.key is None:
-        return KEYLESS
-    return _SHARES[zlib.crc32(message.key.encode("utf-8", "surrogatepass")) % LANES_MAX]
+    return share_of(message.key)
 
 
 def check_source(source: Source) -> None:
@@ -121,14 +116,14 @@ class Names:
         if not self.source.ordered:
             return (EVERYTHING,)
         lane = self.work.index(queue)
-        shares = _SHARES[lane :: self.source.lanes]
+        shares = SHARES[lane :: self.source.lanes]
         return (KEYLESS, *shares) if lane == 0 else tuple(shares)
 
     def queue_of(self, message: Message) -> str:
         """Where a message for this group alone is put."""
         if not self.source.ordered or message.key is None:
             return self.work[0]
-        return self.work[_SHARES.index(routing_key(message)) % self.source.lanes]
+        return self.work[SHARES.index(routing_key(message)) % self.source.lanes]
 
     def arguments(self, queue: str) -> Arguments:
         """What a queue is declared with."""

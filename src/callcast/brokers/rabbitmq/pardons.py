@@ -16,12 +16,22 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+import msgspec
+from msgspec import Struct
+
 from callcast.core.message import Message
 
 PARDONS_MAX = 100_000
 """Messages remembered; of one forgotten, returns count as crashes again, and it runs alone."""
 RECORD_MAX = 500
 """Pardons in one record."""
+
+
+class Record(Struct, frozen=True):
+    """What is written: queue, source, id and count of each return."""
+
+    pardon: list[tuple[str, str, str, int]] = []
+    blame: list[tuple[str, str, str, int]] = []
 
 
 class Return(NamedTuple):
@@ -42,10 +52,14 @@ class Pardons:
     def fold(self, record: Mapping[str, Any], offset: int) -> None:
         """Take note of a record; of those about one message the last one counts."""
         del offset
-        for queue, source, id_, count in record.get("pardon", ()):
+        try:
+            said = msgspec.convert(record, Record)
+        except msgspec.ValidationError:
+            return  # somebody else's, or of a later version
+        for queue, source, id_, count in said.pardon:
             key = (queue, source, id_)
             self._known.setdefault(key, set()).add(count)
-        for queue, source, id_, count in record.get("blame", ()):
+        for queue, source, id_, count in said.blame:
             self._known.get((queue, source, id_), set()).discard(count)
         while len(self._known) > PARDONS_MAX:
             del self._known[next(iter(self._known))]

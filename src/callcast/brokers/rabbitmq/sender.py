@@ -12,6 +12,7 @@ from pika.exceptions import AMQPError
 
 from callcast.brokers.rabbitmq.confirms import Confirms, Fate
 from callcast.brokers.rabbitmq.faults import ChannelLost
+from callcast.brokers.rabbitmq.fitting import check
 from callcast.brokers.rabbitmq.link import Link
 from callcast.brokers.rabbitmq.port import Letter, Loop, Port
 
@@ -53,6 +54,7 @@ class Sender:
             while port.lost is None and (len(confirms) >= WINDOW or self._link.is_blocked):
                 await self._wait_for_room()
             try:
+                check(letter)
                 port.publish(letter)
             except ChannelLost as error:
                 batch.end(index, error)

@@ -140,7 +140,7 @@ class Tape:
             self._next = offset + 1
             if not mark:
                 quiet.reschedule(self._roll.loop.time() + QUIET)
-            record: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+            record = _record(body)
             self._since = 0 if "whole" in record else self._since + 1
             self._fold(record, offset)
             if mark and record.get("mark") == mark:
@@ -165,6 +165,15 @@ class Tape:
     def _letter(self, record: dict[str, Any]) -> Letter:
         body = msgspec.json.encode(record)
         return Letter("", self._name, "", BasicProperties(delivery_mode=2, message_id=""), body)
+
+
+def _record(body: bytes) -> dict[str, Any]:
+    """What stands there; nothing of what is no record: nobody could start any more otherwise."""
+    try:
+        record: dict[str, Any] = msgspec.json.decode(body, type=dict[str, Any])
+    except (ValueError, RecursionError):
+        return {}
+    return record
 
 
 class Roll(NamedTuple):

@@ -100,7 +100,7 @@ class Topology:
         _check(topics, sources)
         await self._tape.catch_up()
         names = _made_topics(topics, sources)
-        found = [one for name in names if (one := await self._topic_difference(name))]
+        found = [one for name in names for one in await self._topic_differences(name)]
         for source in sources:
             found += await self._group_differences(source)
         return found
@@ -230,17 +230,30 @@ class Topology:
 
     # Comparing
 
-    async def _topic_difference(self, topic: str) -> Difference | None:
+    async def _topic_differences(self, topic: str) -> list[Difference]:
         port = await self._link.channel()
         try:
             await port.exchange(topic, passive=True)
+            await port.exchange(topic)  # changes nothing about one that is there
         except ChannelLost as error:
             if error.code == NOT_FOUND:
-                return Difference(topic, f"topic {topic!r} is missing", is_missing=True)
+                return [Difference(topic, f"topic {topic!r} is missing", is_missing=True)]
+            if error.code == DIFFERENT:
+                text = f"exchange {topic!r} is otherwise: {error.text}"
+                return [Difference(topic, text, is_missing=False)]
             raise self.refused(error, f"look at the exchange {topic!r}") from error
         finally:
             await close_quietly(port)
-        return None
+        return await self._log_differences(topic) if self._retain > 0 else []
+
+    async def _log_differences(self, topic: str) -> list[Difference]:
+        log = log_name(topic)
+        if log not in await self.counts([log]):
+            text = f"stream {log!r}, which keeps topic {topic!r}, is missing"
+            return [Difference(topic, text, is_missing=True)]
+        other = await self._refusal(log, log_arguments(self._retain))
+        text = f"stream {log!r}, which keeps topic {topic!r}, is otherwise: {other}"
+        return [Difference(topic, text, is_missing=False)] if other else []
 
     async def _group_differences(self, source: Source) -> list[Difference]:
         name = str(source)

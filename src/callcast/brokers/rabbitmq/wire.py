@@ -11,10 +11,14 @@
 Attributes are read as ``ce-x``, ``cloudEvents_x`` and ``cloudEvents:x``, since RabbitMQ turns the
 properties of AMQP 1.0 clients into headers. What is no text is read as text. An event in structured
 mode (``application/cloudevents+json``) is read too.
+
+Whatever others write is read as something: a message that cannot be would come again for ever, and
+hold up what was delivered beside it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
@@ -56,12 +60,19 @@ BROKERS = frozenset(
 """Headers that the broker writes: no message's own."""
 
 
+_DIGITS_MAX = 18
+FIRST, LAST = -62_135_596_800.0, 253_402_300_799.0
+"""The first and the last second that RFC 3339 can say: of the years 1 and 9999."""
+
+
 class Raw(NamedTuple):
     """The broker's side of a message that others wrote."""
 
     exchange: str
     routing_key: str
     properties: object
+    body: bytes
+    """All of it, of an event in structured mode too."""
 
 
 class Arrived(Struct, frozen=True, gc=False):
@@ -87,6 +98,12 @@ class Frame(NamedTuple):
     topic: str
     content_type: str | None
     timestamp: float
+
+    @classmethod
+    def of(cls, topic: str, content_type: object, timestamp: object) -> Frame:
+        """The same of what the driver has decoded, which may be no text or beyond all time."""
+        kind = None if content_type is None else text_of(content_type)
+        return cls(topic, kind, _moment(_number(None if timestamp is None else str(timestamp))))
 
 
 class Way(Struct, frozen=True, gc=False):
@@ -148,11 +165,11 @@ def _read_usual(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arr
         type_,
         frame.topic,
         body,
-        None if key is None else _text(key),
+        None if key is None else text_of(key),
         None,
-        0.0 if time is None else seconds(_text(time)) or 0.0,
+        0.0 if time is None else seconds(text_of(time)) or 0.0,
         datacontenttype=frame.content_type or "application/json",
-        traceparent=None if trace is None else _text(trace),
+        traceparent=None if trace is None else text_of(trace),
     )
     return Arrived(message, published=frame.timestamp)
 
@@ -163,9 +180,9 @@ def _read_any(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arriv
     for name, value in headers.items():
         field = _FIELDS.get(name)
         if field is not None:
-            found[field] = _text(value)
+            found[field] = text_of(value)
         elif name not in BROKERS:
-            own[name] = _text(value)
+            own[text_of(name)] = text_of(value)
     get = found.get
     message = Message(
         get("id", ""),
@@ -189,27 +206,38 @@ def _read_any(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arriv
     )
     return Arrived(
         message,
-        int(_number(get(ROUND))),
-        int(_number(get(CRASHES))),
+        _count(get(ROUND)),
+        _count(get(CRASHES)),
         max(_number(get(DUE)), message.deliver_at or 0.0),
-        int(_number(get(DELIVERY_COUNT))),
-        _number(get(PUBLISHED)) or frame.timestamp,
+        _count(get(DELIVERY_COUNT)),
+        _moment(_number(get(PUBLISHED))) or frame.timestamp,
     )
 
 
 def stamp(seconds_: float) -> str:
-    """Wall-clock seconds as CloudEvents has them (RFC 3339, UTC, microseconds)."""
-    return datetime.fromtimestamp(seconds_, UTC).isoformat().replace("+00:00", "Z")
+    """Wall-clock seconds as CloudEvents has them (RFC 3339, UTC, microseconds).
+
+    What is beyond the year 9999 is its end: nobody waits for it.
+    """
+    return (
+        datetime.fromtimestamp(min(max(seconds_, FIRST), LAST), UTC)
+        .isoformat()
+        .replace("+00:00", "Z")
+    )
 
 
 def seconds(text: str | None) -> float | None:
-    """The wall-clock seconds of an RFC 3339 text; None for no text and for one that is none."""
+    """The wall-clock seconds of an RFC 3339 text; None for no text and for one that is none.
+
+    A long number is one of milliseconds: so AMQP 1.0 has times.
+    """
     if text is None:
         return None
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        return None  # a foreign producer's: the message counts, its time does not
+        # A foreign producer's: the message counts, its time does not.
+        return _moment(int(text) / 1_000) or None if _is_number(text) else None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
@@ -253,7 +281,8 @@ def add_way(table: dict[str, Any], way: Way) -> None:
         table[DUE] = repr(way.due)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
+    """What is said, as text."""
     if isinstance(value, str):
         return value
     if isinstance(value, bytes | bytearray):
@@ -267,6 +296,21 @@ def _number(text: str | None) -> float:
     if text is None:
         return 0.0
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return 0.0  # somebody else's header of our name says nothing
+    return 0.0 if math.isnan(value) else value
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) <= _DIGITS_MAX
+
+
+def _count(text: str | None) -> int:
+    value = _number(text)
+    return int(value) if 0 <= value < math.inf else 0
+
+
+def _moment(seconds_: float) -> float:
+    """The same, or 0 for a time that cannot be: milliseconds, most often."""
+    return seconds_ if 0 <= seconds_ <= LAST else 0.0

@@ -1,0 +1,76 @@
+"""A user who may not do all: each refusal says who wanted what, and what to grant."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from urllib.parse import quote, urlsplit
+
+import pytest
+from rabbitmq_parts import listening, message, opened
+from servers import manage, missing, need
+
+from callcast.core.errors import NotPermitted, NotSent, Unpublished
+
+pytestmark = pytest.mark.timeout(60)
+PASSWORD = "not-to-be-seen"
+
+
+class Clerk:
+    """A user of a vhost, and what it may do there."""
+
+    def __init__(self, api: str, url: str) -> None:
+        parts = urlsplit(url)
+        self._api, self._vhost = api, quote(parts.path.removeprefix("/"), safe="")
+        self.url = f"amqp://clerk:{PASSWORD}@{parts.hostname}:{parts.port}{parts.path}"
+        manage(api, "PUT", "users/clerk", {"password": PASSWORD, "tags": ""})
+
+    def may(self, *, configure: str = ".*", write: str = ".*", read: str = ".*") -> None:
+        granted = {"configure": configure, "write": write, "read": read}
+        manage(self._api, "PUT", f"permissions/{self._vhost}/clerk", granted)
+
+    def leave(self) -> None:
+        manage(self._api, "DELETE", "users/clerk")
+
+
+@pytest.fixture
+def clerk(rabbitmq_url: str, request: pytest.FixtureRequest) -> Generator[Clerk]:
+    api = need(request, "rabbitmq_url").management_url
+    if not api:
+        missing("users cannot be made on a server given from outside")
+    one = Clerk(api, rabbitmq_url)
+    yield one
+    one.leave()
+
+
+async def test_who_may_not_publish_there_is_told_and_publishes_elsewhere(
+    clerk: Clerk, rabbitmq_url: str
+) -> None:
+    async with opened(rabbitmq_url) as owner:
+        closed, free = await listening(owner), await listening(owner)
+    clerk.may(write=f"^(amq\\.default|callcast.*|{free.topic}.*)$")
+    async with opened(clerk.url) as broker:
+        with pytest.raises(Unpublished) as told:
+            await broker.publish([message("m", closed.topic)])
+        [error] = told.value.errors
+        assert isinstance(error, NotSent)
+        assert isinstance(error.__cause__, NotPermitted)
+        assert f"did not let 'clerk' publish to '{closed.topic}'" in str(error)
+        assert "rabbitmqctl set_permissions" in str(error)
+        assert PASSWORD not in str(error)
+        await broker.publish([message("n", free.topic)])
+    async with opened(rabbitmq_url) as owner:
+        assert (await owner.lag(closed)).ready == 0
+        assert (await owner.lag(free)).ready == 1
+
+
+async def test_who_may_not_consume_there_is_told(clerk: Clerk, rabbitmq_url: str) -> None:
+    async with opened(rabbitmq_url) as owner:
+        source = await listening(owner)
+        await owner.publish([message("m", source.topic)])
+    clerk.may(read="^callcast.*$")
+    async with opened(clerk.url) as broker:
+        with pytest.raises(NotPermitted, match="did not let 'clerk'") as told:
+            await broker.consume(source)
+        assert PASSWORD not in str(told.value)
+    async with opened(rabbitmq_url) as owner:
+        assert (await owner.lag(source)).ready == 1
