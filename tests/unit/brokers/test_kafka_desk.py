@@ -124,6 +124,21 @@ def test_a_verdict_that_needs_a_copy_holds_once_that_is_stored(verdict: Dead | L
     assert partition.offset == 1
 
 
+def test_a_consumer_that_leaves_while_a_copy_is_on_its_way_leaves_nothing_stuck() -> None:
+    """Who gets it next can settle it, whatever becomes of the copy."""
+    partition = loose("a")
+    desk, left = partition.desk, partition.hand
+    [move], _ = desk.settle(left, [(partition.take()[0], Dead("broken"))], 0.0)
+    desk.leave(left, 0.0)
+    partition.hand = desk.join()
+    again = partition.take()
+    [other], _ = desk.settle(partition.hand, [(again[0], Dead("broken"))], 0.0)
+    assert not desk.moved(left, move, is_stored=True, now=0.0)
+    partition.now += LEASE
+    assert partition.take() == []
+    assert desk.moved(partition.hand, other, is_stored=True, now=partition.now)
+
+
 # Consumers
 
 

@@ -285,6 +285,7 @@ class KafkaBroker:
             if not is_in:
                 del self._members[names.group]
                 member.stop()
+                await link.office.do(member.join)
         return member
 
     async def _until_shared(self, member: Member, names: Names, link: Link) -> None:

@@ -217,9 +217,9 @@ class Desk:
     def moved(self, hand: Hand, move: Move, *, is_stored: bool, now: float) -> bool:
         """Note what became of the copy; whether the delivery was still ours."""
         lease = move.lease
-        lease.item.is_settling = False
         if hand.leases.get(lease.token) is not lease:
             return False
+        lease.item.is_settling = False
         if is_stored:
             del hand.leases[lease.token]
             self._finish(lease.item, now)
@@ -316,6 +316,7 @@ class Desk:
 
     def _back_on_shelf(self, item: Item, due: float, now: float) -> None:
         item.token = 0
+        item.is_settling = False  # its next lease is another one's, whatever becomes of the copy
         item.due = due
         item.window.shelf.put_back(item, now)
         item.window.shelf.ended(item, now)
