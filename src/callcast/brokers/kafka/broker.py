@@ -99,7 +99,7 @@ class KafkaBroker:
         failed = await link.sender.send([parcel for _, parcel in parcels])
         for place, fault in failed.items():
             index = parcels[place][0]
-            errors[index] = failure(messages[index], fault)
+            errors[index] = failure(messages[index], fault, link.faults.why)
         if any(errors):
             raise Unpublished(errors)
 

@@ -117,7 +117,8 @@ class Sender:
 
     def close(self, timeout: float) -> None:
         """Wait for what is under way, then end. Blocks; not to be called twice."""
-        self._producer.flush(timeout)
+        with contextlib.suppress(KafkaException):  # fatal: whoever published was told
+            self._producer.flush(timeout)
         self._is_stopping = True
         self._is_busy.set()
         self._thread.join()
