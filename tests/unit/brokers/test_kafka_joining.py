@@ -123,6 +123,29 @@ async def test_retiring_closes_the_consumers_of_this_process(
     assert {topic for topic, _ in cluster.ends} == {"orders", CONTROL}
 
 
+async def test_a_fetch_that_does_not_wait_reads_what_is_there(broker: KafkaBroker) -> None:
+    consumer = await broker.consume(BILLING, lease=0.3)
+    await publish(broker, "1", "2")
+    found = await consumer.fetch(2, 0.0)
+    assert ids(found) == ["1", "2"]
+    for _ in range(3):
+        await asyncio.sleep(0.15)
+        consumer.renew(found)
+    await consumer.settle([(one, DONE) for one in found])
+    await consumer.close()
+    await consumer.close()
+
+
+async def test_closing_twice_at_once_ends_everything_once(
+    cluster: Cluster,
+) -> None:
+    broker = KafkaBroker(OPTIONS, clock=AsyncioClock())
+    await broker.ensure(["orders"], [BILLING])
+    await broker.consume(BILLING)
+    await asyncio.gather(broker.close(), broker.close())
+    assert cluster.clients == 0
+
+
 # Cut short
 
 
@@ -241,6 +264,33 @@ async def test_a_topic_that_was_made_and_is_not_there_is_told(
     monkeypatch.setattr(cluster, "make", lambda *_: None)
     with pytest.raises(Unavailable, match="was created, and is not there"):
         await Control(opened).prepare()
+
+
+async def test_the_letters_of_a_topic_that_was_made_anew_are_found(
+    opened: Link, cluster: Cluster
+) -> None:
+    """Another process has retired the group, and ensured it again."""
+    topology = Topology(opened, Control(opened))
+    await topology.ensure(["orders"], [BILLING])
+    letters = Letters(BILLING, opened)
+
+    def fill(came: Came) -> None:
+        came.stored_key, came.stored_value = b"1", b"1"
+
+    for _ in range(2):
+        cluster.append((NAMES.dead, 0), fill)
+    await letters.refresh()
+    await topology.retire(BILLING)
+    await letters.refresh()
+    assert letters.count == 0
+    await letters.refresh()
+    await topology.ensure([], [BILLING])
+    cluster.append((NAMES.dead, 0), fill)
+    await letters.refresh()
+    assert letters.count == 1
+    cluster.make(NAMES.dead, 1)
+    await letters.refresh()
+    assert letters.count == 0
 
 
 async def test_more_letters_than_a_page_are_read(opened: Link, cluster: Cluster) -> None:
