@@ -1,0 +1,138 @@
+"""The rights that the page about Kafka names are enough, on a server that asks for them."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import re
+import secrets
+import sys
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+from confluent_kafka.admin import (
+    AclBinding,  # pyright: ignore[reportPrivateImportUsage] - documented so
+    AclBindingFilter,  # pyright: ignore[reportPrivateImportUsage] - documented so
+    AclOperation,  # pyright: ignore[reportPrivateImportUsage] - documented so
+    AclPermissionType,  # pyright: ignore[reportPrivateImportUsage] - documented so
+    AdminClient,
+    ResourcePatternType,  # pyright: ignore[reportPrivateImportUsage] - documented so
+    ResourceType,  # pyright: ignore[reportPrivateImportUsage] - documented so
+)
+from operator_parts import records, run, write_module
+from servers import Started
+
+from callcast.brokers.kafka.names import CONTROL
+
+pytestmark = pytest.mark.timeout(120)
+
+PAGE = (Path(__file__).parents[2] / "docs" / "kafka.md").read_text(encoding="utf-8")
+OPERATIONS = {
+    "Read": AclOperation.READ,
+    "Write": AclOperation.WRITE,
+    "Create": AclOperation.CREATE,
+    "Delete": AclOperation.DELETE,
+    "AlterConfigs": AclOperation.ALTER_CONFIGS,
+}
+USER = "stranger"
+
+
+def rights(who: str) -> tuple[list[str], list[str]]:
+    """What the page says that somebody needs, on topics and on groups; without what is optional."""
+    [line] = [line for line in PAGE.splitlines() if line.startswith(f"| {who}")]
+    topics, groups = (cell.partition(";")[0] for cell in line.strip("| ").split("|")[1:])
+    return re.findall(r"`(\w+)`", topics), re.findall(r"`(\w+)`", groups)
+
+
+class Guard:
+    """A module's topics on a server that asks who comes, and the one user of these tests."""
+
+    def __init__(self, server: Started, till: ModuleType) -> None:
+        self.till = till
+        self.group = f"{till.__name__}-mail"
+        host = server.listeners["SASL_PLAINTEXT"]
+        self.url = (
+            f"kafka://{USER}:{server.users[USER]}@{host}?mechanism=SCRAM-SHA-512&partitions=2"
+        )
+        self._at = server.url.partition("://")[2]
+
+    @contextmanager
+    def granted(self, who: str) -> Iterator[None]:
+        """These rights, and nothing else."""
+        topics, groups = rights(who)
+        assert topics
+        assert groups
+        prefix, literal = ResourcePatternType.PREFIXED, ResourcePatternType.LITERAL
+        wanted = [
+            *((ResourceType.TOPIC, self.till.__name__, prefix, name) for name in topics),
+            *((ResourceType.TOPIC, CONTROL, literal, name) for name in topics),
+            *((ResourceType.GROUP, self.till.__name__, prefix, name) for name in groups),
+        ]
+        allow = AclPermissionType.ALLOW
+        bindings = [
+            AclBinding(kind, name, pattern, f"User:{USER}", "*", OPERATIONS[operation], allow)
+            for kind, name, pattern, operation in wanted
+        ]
+        for future in self._admin().create_acls(bindings).values():
+            future.result()
+        try:
+            yield
+        finally:
+            self.forbid()
+
+    def _admin(self) -> AdminClient:
+        """Somebody who may do everything; its connections end with it."""
+        return AdminClient({"bootstrap.servers": self._at})
+
+    def forbid(self) -> None:
+        """Take all rights back."""
+        anything = AclBindingFilter(
+            ResourceType.ANY,
+            None,
+            ResourcePatternType.ANY,
+            f"User:{USER}",
+            None,
+            AclOperation.ANY,
+            AclPermissionType.ANY,
+        )
+        for future in cast("dict[Any, Any]", self._admin().delete_acls([anything])).values():
+            future.result()
+
+
+@pytest.fixture
+def guard(
+    guarded_kafka: Started, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Generator[Guard]:
+    name = f"till{secrets.token_hex(4)}"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    write_module(tmp_path, name, topic=f"{name}.orders", prefix=f"{name}-")
+    one = Guard(guarded_kafka, importlib.import_module(name))
+    monkeypatch.setenv("CALLCAST_BROKER", one.url)
+    yield one
+    one.forbid()
+    sys.modules.pop(name, None)
+
+
+def test_the_rights_of_the_page_are_enough(guard: Guard) -> None:
+    till = guard.till
+    with guard.granted("`topology apply`"):
+        applied = run("topology", "apply", f"{till.__name__}:mail")
+        assert applied.exit_code == 0, applied.stderr
+    with guard.granted("a service whose topics are there"):
+        asyncio.run(till.publish(guard.url, "tea-1", "mug-1", services=[till.mail]))
+    assert sorted(till.done) == ["mug-1", "tea-1"]
+    with guard.granted("commands that look"):
+        rows = records("queues", "--group", guard.group)
+        assert {(row["ready"], row["dead"]) for row in rows} == {(0, 0)}
+        assert records("dlq", "ls", "--group", guard.group) == []
+        window = ("--from", "1h", "--dry-run")
+        kept = records("replay", till.PLACED.topic, "--to-group", guard.group, *window)
+        assert len(kept) == 2
+    with guard.granted("`topology retire`"):
+        ended = run("topology", "retire", guard.group, "--yes")
+        assert ended.exit_code == 0, ended.stderr
