@@ -77,8 +77,10 @@ class Guard:
             AclBinding(kind, name, pattern, f"User:{USER}", "*", OPERATIONS[operation], allow)
             for kind, name, pattern, operation in wanted
         ]
-        for future in self._admin().create_acls(bindings).values():
+        admin = self._admin()
+        for future in admin.create_acls(bindings).values():
             future.result()
+        del admin  # with its connections
         try:
             yield
         finally:
@@ -99,7 +101,8 @@ class Guard:
             AclOperation.ANY,
             AclPermissionType.ANY,
         )
-        for future in cast("dict[Any, Any]", self._admin().delete_acls([anything])).values():
+        admin = self._admin()
+        for future in cast("dict[Any, Any]", admin.delete_acls([anything])).values():
             future.result()
 
 
