@@ -27,6 +27,11 @@ from operator_parts import records, run, write_module
 from servers import Started
 
 from callcast.brokers.kafka.names import CONTROL
+from callcast.core.errors import NotSent, Unpublished
+from callcast.core.message import Message
+from callcast.ports.broker import Broker, Rewinds, need
+from callcast.runtime import registry
+from callcast.runtime.clock import AsyncioClock
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -136,6 +141,32 @@ def test_the_rights_of_the_page_are_enough(guard: Guard) -> None:
         window = ("--from", "1h", "--dry-run")
         kept = records("replay", till.PLACED.topic, "--to-group", guard.group, *window)
         assert len(kept) == 2
+        paused = run("pause", guard.group)
+        assert paused.exit_code == 4
+        assert f"did not let user '{USER}' write 'pause/" in paused.stderr
     with guard.granted("`topology retire`"):
         ended = run("topology", "retire", guard.group, "--yes")
         assert ended.exit_code == 0, ended.stderr
+
+
+async def test_who_was_refused_publishes_as_soon_as_that_is_granted(guard: Guard) -> None:
+    """The driver's producer is over once it was refused, and another one takes its place."""
+    topic: str = guard.till.PLACED.topic
+    with guard.granted("`topology apply`"):
+        applied = await asyncio.to_thread(run, "topology", "apply", f"{guard.till.__name__}:PLACED")
+        assert applied.exit_code == 0, applied.stderr
+    broker: Broker = registry.open_broker(guard.url, AsyncioClock())
+    message = Message("1", "/us", topic, topic, b'"tea"', "tea")
+    try:
+        with guard.granted("commands that look"):
+            for _ in range(2):
+                with pytest.raises(Unpublished) as refusal:
+                    await broker.publish([message, message])
+                for error in refusal.value.errors:
+                    assert isinstance(error, NotSent)
+                    assert "uthorization failed" in str(error)
+        with guard.granted("a service whose topics are there"):
+            await broker.publish([message])
+            assert len(await need(broker, Rewinds).read(topic)) == 1
+    finally:
+        await broker.close()
