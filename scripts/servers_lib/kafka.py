@@ -102,9 +102,8 @@ class Kafka:
         record.url = "kafka://" + ",".join(f"127.0.0.1:{port}" for port in clients)
         voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(controllers, 1))
         more, settings = self._more(record)
-        cluster = run(
-            [*java_with(QUICK), "kafka.tools.StorageTool", "random-uuid"], "name a cluster"
-        )
+        tool = [*java_with(QUICK), "kafka.tools.StorageTool"]
+        cluster = run([*tool, "random-uuid"], "name a cluster")
         for index, (port, controller) in enumerate(zip(clients, controllers, strict=True), 1):
             folder = Path(record.folder) / str(index)
             folder.mkdir()
