@@ -109,6 +109,7 @@ def clashes(topics: Iterable[str], sources: Iterable[Source]) -> list[str]:
                     f"group {source} and group {other} would both be {name!r} on Kafka: give one"
                     " of them another name"
                 )
+                break
         parts.update(dict.fromkeys((*names.beside, names.dead), source))
         mains[source.topic] = None
     for topic in mains:
