@@ -20,7 +20,7 @@ from callcast.brokers.kafka.topology import Topology
 from callcast.core.errors import NotPermitted, Unavailable
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Dead
-from callcast.ports.broker import Consumer, Part, Source
+from callcast.ports.broker import Consumer, Delivery, Part, Source, Unsettled
 from callcast.runtime.clock import AsyncioClock
 
 BILLING = Source("orders", "billing")
@@ -121,6 +121,29 @@ async def test_retiring_closes_the_consumers_of_this_process(
     assert await consumer.fetch(1, PATIENCE) == ()
     await letters.close()
     assert {topic for topic, _ in cluster.ends} == {"orders", CONTROL}
+
+
+async def test_a_fetch_that_does_not_wait_reads_what_is_there(broker: KafkaBroker) -> None:
+    consumer = await broker.consume(BILLING, lease=0.3)
+    await publish(broker, "1", "2")
+    found = await consumer.fetch(2, 0.0)
+    assert ids(found) == ["1", "2"]
+    for _ in range(3):
+        await asyncio.sleep(0.15)
+        consumer.renew(found)
+    await consumer.settle([(one, DONE) for one in found])
+    await consumer.close()
+    await consumer.close()
+
+
+async def test_closing_twice_at_once_ends_everything_once(
+    cluster: Cluster,
+) -> None:
+    broker = KafkaBroker(OPTIONS, clock=AsyncioClock())
+    await broker.ensure(["orders"], [BILLING])
+    await broker.consume(BILLING)
+    await asyncio.gather(broker.close(), broker.close())
+    assert cluster.clients == 0
 
 
 # Cut short
@@ -243,6 +266,33 @@ async def test_a_topic_that_was_made_and_is_not_there_is_told(
         await Control(opened).prepare()
 
 
+async def test_the_letters_of_a_topic_that_was_made_anew_are_found(
+    opened: Link, cluster: Cluster
+) -> None:
+    """Another process has retired the group, and ensured it again."""
+    topology = Topology(opened, Control(opened))
+    await topology.ensure(["orders"], [BILLING])
+    letters = Letters(BILLING, opened)
+
+    def fill(came: Came) -> None:
+        came.stored_key, came.stored_value = b"1", b"1"
+
+    for _ in range(2):
+        cluster.append((NAMES.dead, 0), fill)
+    await letters.refresh()
+    await topology.retire(BILLING)
+    await letters.refresh()
+    assert letters.count == 0
+    await letters.refresh()
+    await topology.ensure([], [BILLING])
+    cluster.append((NAMES.dead, 0), fill)
+    await letters.refresh()
+    assert letters.count == 1
+    cluster.make(NAMES.dead, 1)
+    await letters.refresh()
+    assert letters.count == 0
+
+
 async def test_more_letters_than_a_page_are_read(opened: Link, cluster: Cluster) -> None:
     await Topology(opened, Control(opened)).ensure(["orders"], [BILLING])
     letters = Letters(BILLING, opened)
@@ -257,3 +307,84 @@ async def test_more_letters_than_a_page_are_read(opened: Link, cluster: Cluster)
     page = await letters.page("", 700)
     assert len(page) == 700
     assert len(await letters.page(page[-1].position, 700)) == 303
+
+
+async def buried(opened: Link, cluster: Cluster, *names: str) -> Letters:
+    """The dead letters of a group, as far as they were read."""
+    await Topology(opened, Control(opened)).ensure(["orders"], [BILLING])
+    for name in names:
+
+        def fill(came: Came, name: str = name) -> None:
+            came.stored_key, came.stored_value = name.encode(), b"1"
+
+        cluster.append((NAMES.dead, 0), fill)
+    letters = Letters(BILLING, opened)
+    await letters.refresh()
+    return letters
+
+
+async def test_a_letter_that_was_compacted_away_is_not_handed_over(
+    opened: Link, cluster: Cluster
+) -> None:
+    letters = await buried(opened, cluster, "1", "2")
+    del cluster.logs[NAMES.dead, 0][1]
+    taken = letters.take(object(), 10, lease=60.0, now=1.0)
+    assert ids(await letters.deliveries(taken)) == [f"{NAMES.dead}/0/0"]
+    assert await letters.deliveries(taken[1:]) == []
+    assert await letters.deliveries([]) == []
+
+
+async def test_a_consumer_that_ends_gives_its_own_letters_back_and_no_others(
+    opened: Link, cluster: Cluster
+) -> None:
+    letters = await buried(opened, cluster, "1", "2")
+    mine, yours = object(), object()
+    letters.take(mine, 1, lease=60.0, now=1.0)
+    letters.take(yours, 1, lease=60.0, now=1.0)
+    letters.give_back_all(mine)
+    assert [one.key for one in letters.take(yours, 9, lease=60.0, now=1.0)] == [b"1"]
+
+
+async def test_a_letter_that_is_gone_already_is_forgotten_once(
+    opened: Link, cluster: Cluster
+) -> None:
+    letters = await buried(opened, cluster, "1")
+    [one] = letters.take(object(), 1, lease=60.0, now=1.0)
+    for _ in range(2):
+        letters.gone(one)
+        assert letters.count == 0
+
+
+async def test_a_start_that_another_process_has_just_set_is_as_good(
+    opened: Link, cluster: Cluster
+) -> None:
+    topology = Topology(opened, Control(opened))
+    cluster.refuse("alter_consumer_group_offsets", KafkaError.UNKNOWN_MEMBER_ID)
+    with pytest.raises(Unavailable, match="set the start of group"):
+        await topology.ensure(["orders"], [BILLING])
+    committed = cluster.committed[NAMES.group]
+    cluster.refuse("alter_consumer_group_offsets", KafkaError.UNKNOWN_MEMBER_ID)
+    asked = iter([{}, {("orders", 0): (0, "")}])
+    cluster.committed[NAMES.group] = Other(asked)
+    await topology.ensure(["orders"], [BILLING])
+    cluster.committed[NAMES.group] = committed
+
+
+class Other(dict[object, object]):
+    """The positions of a group, which somebody else sets between two questions."""
+
+    def __init__(self, answers: object) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def get(self, place: object, default: object = None) -> object:
+        return next(self._answers).get(place, default)  # type: ignore[call-overload]
+
+
+async def test_verdicts_on_what_is_no_letter_of_ours_are_lost(broker: KafkaBroker) -> None:
+    letters = await broker.consume(BILLING, part=Part.DEAD)
+    strange = Delivery(Message("1", "tests", "orders", "orders", b"1"))
+    letters.renew([strange])
+    with pytest.raises(Unsettled) as caught:
+        await letters.settle([(strange, DONE)])
+    assert caught.value.lost == (strange,)

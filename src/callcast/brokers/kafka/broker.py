@@ -155,6 +155,8 @@ class KafkaBroker:
         link = self._opened
         if link is None:
             return
+        for member in self._members.values():
+            member.stop()  # all at once: a server that is away takes its time for each
         for consumer in list(self._consumers):
             await consumer.close()
         self._opened = None

@@ -42,7 +42,7 @@ _KNOWN = (
 )  # fmt: skip
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
-_QUIET = logging.Logger("callcast.kafka.driver", logging.CRITICAL + 1)
+_QUIET = logging.Logger("callcast.kafka.driver", logging.CRITICAL + 1)  # noqa: LOG001 - of no tree
 """Logs nothing: the driver itself would print to stderr what is fatal to one of its connections."""
 _FORM = "kafka://user:password@host:9092"
 
