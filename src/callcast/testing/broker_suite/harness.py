@@ -238,14 +238,16 @@ class Harness(abc.ABC):
         return taken
 
     async def finish(self, consumer: Consumer) -> list[str]:
-        """Handle all that there is now; its ids in their order."""
+        """Handle all that there is now, which is something; its ids in their order."""
         done: list[str] = []
+        wait = max(self.grace, self.arrival)
         for _ in range(FETCHES_MAX):
-            fetched = await consumer.fetch(100, self.grace)
+            fetched = await consumer.fetch(100, wait)
             if not fetched:
                 break
             await settle(consumer, fetched, DONE)
             done.extend(ids(fetched))
+            wait = self.grace
         return done
 
     async def nothing(self, consumer: Consumer) -> None:
