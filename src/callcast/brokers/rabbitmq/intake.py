@@ -19,16 +19,18 @@ from collections.abc import Callable, Sequence
 
 from pika import BasicProperties, spec
 
-from callcast.brokers.rabbitmq import copies, foreign, spread
+from callcast.brokers.rabbitmq import copies, foreign, spread, wire
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.desk import Desk, Hand, Held, Move, Stub
 from callcast.brokers.rabbitmq.faults import NOT_FOUND, ChannelLost
+from callcast.brokers.rabbitmq.frames import Came
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.names import Names
 from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Port, close_quietly
 from callcast.brokers.rabbitmq.receipts import Receipts
 from callcast.brokers.rabbitmq.sorter import Sorter
+from callcast.brokers.rabbitmq.wire import Arrived, Frame
 from callcast.core.errors import CallcastError, Misuse
 from callcast.ports.broker import Delivery, Part, Source
 
@@ -41,7 +43,7 @@ TICK_MAX = 0.5
 RETRY_FIRST, RETRY_MAX = 0.1, 5.0
 """Seconds between attempts to come back; doubled each time."""
 
-Coming = tuple[spec.Basic.Deliver, BasicProperties, bytes, str]
+Coming = tuple[str, int, bool, Arrived]
 
 
 class Intake:
@@ -185,16 +187,31 @@ class Intake:
             prefetch = max(1, prefetch // 2)
             arguments["x-priority"] = spread.priority(self._house.worker, queue)
 
+        topic = self._source.topic
+
+        def on_came(came: Came) -> None:
+            if not self._coming:
+                self._house.loop.call_soon(self._came)
+            frame = Frame(topic, came.content_type, float(came.timestamp))
+            arrived = wire.read(came.headers, came.body, frame)
+            self._coming.append((queue, came.tag, came.is_redelivered, arrived))
+
         def on_message(
             method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
         ) -> None:
             if not self._coming:
                 self._house.loop.call_soon(self._came)
-            self._coming.append((method, properties, body, queue))
+            arrived = foreign.read(self._source, (method, properties, body))
+            self._coming.append((queue, method.delivery_tag or 0, method.redelivered, arrived))
 
-        self._tags[queue] = await port.consume(
-            queue, on_message, prefetch=prefetch, arguments=arguments
-        )
+        if self._source.bound is None:
+            self._tags[queue] = await port.take(
+                queue, on_came, prefetch=prefetch, arguments=arguments
+            )
+        else:
+            self._tags[queue] = await port.consume(
+                queue, on_message, prefetch=prefetch, arguments=arguments
+            )
 
     async def _unsubscribe(self) -> None:
         """End the subscriptions and give back what waits; what is out stays out."""
@@ -300,14 +317,13 @@ class Intake:
 
     def _take_in(self) -> None:
         coming, self._coming = self._coming, []
-        now, source, generation = self._house.clock.now(), self._source, self.generation
+        now, generation = self._house.clock.now(), self.generation
         sorter = self._sorter if self.part is Part.READY else None
         adopted: list[Return] = []
         with self.lock:
-            for method, properties, body, queue in coming:
-                arrived = foreign.read(source, (method, properties, body))
-                stub = Stub(method.delivery_tag or 0, queue, generation, arrived.crashes)
-                if method.redelivered and self.desk.adopt(arrived, stub, now):
+            for queue, tag, is_redelivered, arrived in coming:
+                stub = Stub(tag, queue, generation, arrived.crashes)
+                if is_redelivered and self.desk.adopt(arrived, stub, now):
                     adopted.append(back(queue, arrived.message, arrived.count - 1))
                 elif sorter is None or not sorter.takes(stub, arrived):
                     self.desk.arrive(arrived, stub, now)
