@@ -15,7 +15,7 @@ from pika.channel import Channel
 from pika.exchange_type import ExchangeType
 
 from callcast.brokers.rabbitmq import frames
-from callcast.brokers.rabbitmq.connection import Connection, OnCame
+from callcast.brokers.rabbitmq.connection import Connection, OnCame, OnConfirm
 from callcast.brokers.rabbitmq.faults import ChannelLost, of_channel
 from callcast.brokers.rabbitmq.frames import Place
 from callcast.brokers.rabbitmq.letters import Letter
