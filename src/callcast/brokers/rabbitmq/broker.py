@@ -31,6 +31,7 @@ TRAITS = Traits(
     release_costs="nothing here; a note in a stream when it goes back to the broker",
     binds=True,
     collapses_letters=False,  # a queue cannot be asked whether it has a message already
+    publishes_at_once=4,
 )
 
 
