@@ -14,7 +14,8 @@ from callcast.brokers.rabbitmq.confirms import Confirms, Fate
 from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.letters import Letter
 from callcast.brokers.rabbitmq.link import Link
-from callcast.brokers.rabbitmq.port import Loop, Port
+from callcast.brokers.rabbitmq.port import Loop, Port, fulfil
+from callcast.brokers.rabbitmq.thread import Reply
 
 WINDOW = 4_000
 """Publishes that may wait for their confirm at once."""
@@ -43,13 +44,13 @@ class Sender:
         self._confirms: Confirms[_Slot] = Confirms()
         self._room: list[asyncio.Future[None]] = []
 
-    def post(self, letters: Sequence[Letter]) -> asyncio.Future[list[Answer]] | None:
+    def post(self, letters: Sequence[Letter]) -> Reply[list[Answer]] | None:
         """Publish all at once, if nothing is in the way; else None: `send` them."""
         port, confirms = self._port, self._confirms
         is_free = port is not None and port.lost is None and not self._link.is_blocked
         if port is None or not is_free or len(confirms) + len(letters) > WINDOW:
             return None
-        batch = _Batch(letters, self._loop)
+        batch = _Batch(letters)
         for start in range(0, len(letters), PIECE):
             _write((port, confirms), batch, range(start, min(start + PIECE, len(letters))))
         return batch.ended
@@ -59,7 +60,7 @@ class Sender:
 
         Waits while the broker has an alarm. Cancelled, what is not written yet is not sent.
         """
-        batch = _Batch(letters, self._loop)
+        batch = _Batch(letters)
         port, confirms = await self._ready()
         start = 0
         while start < len(letters):
@@ -70,7 +71,9 @@ class Sender:
             _write((port, confirms), batch, indexes)
             start = indexes.stop
             await self._turn()
-        return await batch.ended
+        ended: asyncio.Future[list[Answer]] = self._loop.create_future()
+        batch.ended.then(lambda answers: fulfil(ended, answers))
+        return await ended
 
     async def send_unless_blocked(self, letters: Sequence[Letter]) -> list[Answer] | None:
         """The same, but None as soon as the broker has an alarm: they may arrive when it ends."""
@@ -146,21 +149,21 @@ class Sender:
 class _Batch:
     """Publishes that are awaited together."""
 
-    def __init__(self, letters: Sequence[Letter], loop: Loop) -> None:
+    def __init__(self, letters: Sequence[Letter]) -> None:
         self.letters: Sequence[Letter] = letters
         self._answers: list[Answer] = [Fate.UNKNOWN] * len(letters)
         self._left = len(letters)
-        self.ended: asyncio.Future[list[Answer]] = loop.create_future()
+        self.ended: Reply[list[Answer]] = Reply()
         self.lost: ChannelLost | None = None
         if not letters:
-            self.ended.set_result([])
+            self.ended.end([])
 
     def end(self, index: int, answer: Answer) -> None:
         """One has ended."""
         self._answers[index] = answer
         self._left -= 1
-        if self._left == 0 and not self.ended.done():
-            self.ended.set_result(self._answers)
+        if self._left == 0:
+            self.ended.end(self._answers)
 
 
 class _Slot(NamedTuple):

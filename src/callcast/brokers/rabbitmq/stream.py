@@ -19,6 +19,9 @@ from pika.adapters.utils.nbio_interface import (
     AbstractStreamTransport,
 )
 
+READ_MAX = 65_536
+"""Bytes that are read at once."""
+
 Linked: TypeAlias = tuple[AbstractStreamTransport, AbstractStreamProtocol]
 OnDone: TypeAlias = Callable[[BaseException | Linked], None]
 
@@ -48,11 +51,18 @@ class Streams(LoopServices):  # type: ignore[misc]  # pyright: ignore[reportUnty
         return cast("AbstractIOReference", self._schedule_and_wrap_in_io_ref(opening, opened))
 
 
-class Bridge(asyncio.Protocol):
-    """Between a transport of asyncio and a protocol of pika, whose methods have the same names."""
+class Bridge(asyncio.BufferedProtocol):
+    """Between a transport of asyncio and a protocol of pika, whose methods have the same names.
+
+    What is read goes into a buffer of its own: else the transport would ask the system for 256 KiB
+    of memory for each answer of some bytes.
+    """
 
     _transport: asyncio.Transport
     _protocol: AbstractStreamProtocol
+
+    def __init__(self) -> None:
+        self._buffer = memoryview(bytearray(READ_MAX))
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The stream is there; nothing is read from it until somebody listens."""
@@ -73,9 +83,14 @@ class Bridge(asyncio.Protocol):
         self._transport.resume_reading()
         return stream, self._protocol
 
-    def data_received(self, data: bytes) -> None:
-        """From the broker."""
-        self._protocol.data_received(data)
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where to put what comes."""
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """So much has come from the broker."""
+        self._protocol.data_received(bytes(self._buffer[:nbytes]))
 
     def eof_received(self) -> bool:
         """The broker has closed; the transport closes too."""

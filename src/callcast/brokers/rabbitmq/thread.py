@@ -8,7 +8,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeAlias, TypeVar
 
 R = TypeVar("R")
-Work: TypeAlias = Coroutine[object, object, R] | asyncio.Future[R]
+Work: TypeAlias = "Coroutine[object, object, R] | Reply[R]"
 
 
 class LoopThread:
@@ -24,9 +24,9 @@ class LoopThread:
         self._thread.start()
 
     async def run(self, make: Callable[[], Work[R]]) -> R:
-        """Await there what this makes, and return its result; cancelled, it is cancelled there too.
+        """Do there what this makes, and return its result; cancelled, it is cancelled there too.
 
-        A coroutine runs in a task. A future is waited for as it is: two turns of the loop less.
+        A coroutine runs in a task. A `Reply` is waited for without one.
         """
         call = _Call(make, self._calls, asyncio.get_running_loop())
         with self._stopping:
@@ -86,9 +86,30 @@ class LoopThread:
                 task.cancel()
             self.loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
             for call in list(self._calls):
-                call.end(None)
+                call.drop()
         finally:
             self.loop.close()
+
+
+class Reply(Generic[R]):
+    """A result that is there later, on the loop: who waits is told at once, no turn later."""
+
+    def __init__(self) -> None:
+        self._told: Callable[[R], None] | None = None
+        self._results: list[R] = []  # the one that there is, if any
+
+    def then(self, told: Callable[[R], None]) -> None:
+        """Call this once with the result."""
+        if self._results:
+            told(self._results[0])
+        else:
+            self._told = told
+
+    def end(self, result: R) -> None:
+        """This is the result."""
+        self._results.append(result)
+        if self._told is not None:
+            self._told(result)
 
 
 class _Call(Generic[R]):
@@ -104,7 +125,7 @@ class _Call(Generic[R]):
         self._make = make
         self._open = open_
         self._here = here
-        self._work: asyncio.Future[R] | None = None
+        self._task: asyncio.Task[R] | None = None
 
     # On the loop that does it
 
@@ -115,39 +136,47 @@ class _Call(Generic[R]):
         self._open.add(self)
         try:
             work = self._make()
-            if not isinstance(work, asyncio.Future):
-                work = asyncio.get_running_loop().create_task(work)
-            self._work = work
         except Exception as error:  # noqa: BLE001 - the caller's, whatever it is
-            self._work = asyncio.get_running_loop().create_future()
-            self._work.set_exception(error)
-        self._work.add_done_callback(self.end)
+            self._tell(self._fail, error)
+            return
+        if isinstance(work, Reply):
+            work.then(lambda result: self._tell(self._fulfil, result))
+        else:
+            self._task = asyncio.get_running_loop().create_task(work)
+            self._task.add_done_callback(self._ended)
 
     def cancel(self) -> None:
         """Its caller has gone."""
-        if self._work is not None:
-            self._work.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
-    def end(self, work: asyncio.Future[R] | None) -> None:
-        """It has ended, or will not end any more."""
+    def drop(self) -> None:
+        """It will not end any more."""
+        self._tell(self.answer.cancel)
+
+    def _ended(self, task: asyncio.Task[R]) -> None:
+        if task.cancelled():
+            self.drop()
+        elif (error := task.exception()) is not None:
+            self._tell(self._fail, error)
+        else:
+            self._tell(self._fulfil, task.result())
+
+    def _tell(self, act: Callable[..., object], *result: object) -> None:
         self._open.discard(self)
         try:
-            self._here.call_soon_threadsafe(self._take, work)
+            self._here.call_soon_threadsafe(act, *result)
         except RuntimeError:
             return  # the loop of the caller has ended, and nobody waits on it
 
     # On the caller's loop
 
-    def _take(self, work: asyncio.Future[R] | None) -> None:
-        if work is None or work.cancelled():
-            self.answer.cancel()
-            return
-        error = work.exception()  # looked at also where nobody waits for it
-        if self.answer.done():
-            return
-        if error is None:
-            self.answer.set_result(work.result())
-        else:
+    def _fulfil(self, result: R) -> None:
+        if not self.answer.done():
+            self.answer.set_result(result)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.answer.done():
             self.answer.set_exception(error)
 
 
