@@ -15,7 +15,7 @@ from pika.adapters.utils.nbio_interface import AbstractStreamTransport
 from pika.frame import decode_frame
 
 from callcast.brokers.rabbitmq import frames
-from callcast.brokers.rabbitmq.frames import Came, Incomplete
+from callcast.brokers.rabbitmq.frames import Came, Incomplete, Reader
 from callcast.brokers.rabbitmq.stream import Streams
 
 OnCame: TypeAlias = Callable[[Came], None]
@@ -35,6 +35,7 @@ class Connection(AsyncioConnection):
         self, parameters: ConnectionParameters, *, loop: asyncio.AbstractEventLoop, **on: Any
     ) -> None:
         self._pieces: list[bytes] = []
+        self._reader = Reader()
         self.takers: dict[bytes, OnCame] = {}
         """Who takes the deliveries of a consumer, by its tag, which is of the whole connection."""
         self.confirmed: dict[int, OnConfirm] = {}
@@ -85,7 +86,7 @@ class Connection(AsyncioConnection):
     def _take(self, read: bytes, at: int) -> int:
         """Take the frame that begins there, or a delivery; where the next one begins."""
         if taker := self.takers.get(frames.consumer_of(read, at)):
-            came = frames.came(read, at)
+            came = self._reader.came(read, at)
             if came is not None:
                 taker(came)
                 return came.end

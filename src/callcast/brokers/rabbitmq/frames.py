@@ -24,6 +24,8 @@ from msgspec import Struct
 from pika import BasicProperties, frame, spec
 from pika import data as values  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 
+from callcast.brokers.rabbitmq.tables import Tables, written
+
 _frame = struct.Struct(">BHI")  # what stands before a payload
 _header = struct.Struct(">BHIHHQ")  # the same and the beginning of a content header
 _size = struct.Struct(">I")
@@ -42,7 +44,6 @@ AROUND = 8
 _BEFORE = 7
 """Of these, before it."""
 _PERSISTENT = b"\x02"
-_TEXT = ord("S")
 _FLAGS = _flags.pack(
     BasicProperties.FLAG_CONTENT_TYPE
     | BasicProperties.FLAG_HEADERS
@@ -67,7 +68,7 @@ class Usual(Struct):
 
     def encode(self) -> list[bytes]:
         """Flags and values; raises what pika raises for what AMQP cannot express."""
-        table = _table(self.headers)
+        table = written(self.headers)
         return [_content_type(self.content_type), _size.pack(len(table)), table, _PERSISTENT,
                 _number.pack(self.timestamp)]  # fmt: skip
 
@@ -113,25 +114,6 @@ def _content_type(content_type: str) -> bytes:
     return b"".join(pieces)
 
 
-def _table(headers: Mapping[str, Any]) -> bytes:
-    pieces: list[bytes] = []
-    for name, value in headers.items():
-        if type(value) is str:
-            text = value.encode()
-            pieces += (_text_named(name), _size.pack(len(text)), text)
-        else:
-            values.encode_short_string(pieces, name)
-            values.encode_value(pieces, value)
-    return b"".join(pieces)
-
-
-@lru_cache(_KEPT)
-def _text_named(name: str) -> bytes:
-    pieces: list[bytes] = []
-    values.encode_short_string(pieces, name)
-    return b"".join((*pieces, b"S"))
-
-
 # Read
 
 
@@ -171,74 +153,60 @@ def consumer_of(read: bytes, at: int) -> bytes:
     return read[start : start + read[start - 1]]
 
 
-def came(read: bytes, at: int) -> Came | None:
-    """The delivery whose frames begin there, or None when they are to be read one by one.
+class Reader:
+    """Reads deliveries; remembers what the tables of earlier ones looked like."""
 
-    Raises `Incomplete`. Others' frames may stand between them, and a body may have several.
-    """
-    try:
-        _, channel, size = _frame.unpack_from(read, at)
-        start = at + _BEFORE + len(_DELIVER) + 1
-        tag, flags = _deliver.unpack_from(read, start + read[start - 1])
-        at += size + AROUND
-        kind, its_channel, size, _, _, length = _header.unpack_from(read, at)
-        end = stop = at + size + AROUND
-        is_usual = kind == HEADER and its_channel == channel
-        if length and is_usual:
-            kind, its_channel, size = _frame.unpack_from(read, end)
-            stop += size + AROUND
-            is_usual = kind == BODY and its_channel == channel and size == length
-        if is_usual and not read[at - 1] == read[end - 1] == read[stop - 1] == END[0]:
-            is_usual = False  # pika says what is wrong with that
-    except (struct.error, IndexError) as error:
-        raise Incomplete from error
-    if not is_usual:
-        return None
-    content_type, headers, timestamp = _properties(read, at + _header.size, end - 1)
-    body = read[end + _BEFORE : stop - 1] if length else b""
-    return Came(tag, bool(flags & 1), content_type, headers, timestamp, body, stop)
+    def __init__(self) -> None:
+        self._tables = Tables()
 
+    def came(self, read: bytes, at: int) -> Came | None:
+        """The delivery whose frames begin there, or None when they are to be read one by one.
 
-def _properties(read: bytes, at: int, end: int) -> tuple[str | None, Mapping[str, Any], int]:
-    if not read.startswith(_FLAGS, at):
+        Raises `Incomplete`. Others' frames may stand between them, and a body may have several.
+        """
+        try:
+            _, channel, size = _frame.unpack_from(read, at)
+            start = at + _BEFORE + len(_DELIVER) + 1
+            tag, flags = _deliver.unpack_from(read, start + read[start - 1])
+            at += size + AROUND
+            kind, its_channel, size, _, _, length = _header.unpack_from(read, at)
+            end = stop = at + size + AROUND
+            is_usual = kind == HEADER and its_channel == channel
+            if length and is_usual:
+                kind, its_channel, size = _frame.unpack_from(read, end)
+                stop += size + AROUND
+                is_usual = kind == BODY and its_channel == channel and size == length
+            if is_usual and not read[at - 1] == read[end - 1] == read[stop - 1] == END[0]:
+                is_usual = False  # pika says what is wrong with that
+        except (struct.error, IndexError) as error:
+            raise Incomplete from error
+        if not is_usual:
+            return None
+        content_type, headers, timestamp = self._properties(read, at + _header.size, end - 1)
+        body = read[end + _BEFORE : stop - 1] if length else b""
+        return Came(tag, bool(flags & 1), content_type, headers, timestamp, body, stop)
+
+    def _properties(
+        self, read: bytes, at: int, end: int
+    ) -> tuple[str | None, Mapping[str, Any], int]:
+        """Content type, headers and timestamp."""
+        if read.startswith(_FLAGS, at):
+            try:
+                return self._usual(read, at + len(_FLAGS))
+            except UnicodeDecodeError:
+                pass  # pika leaves as bytes what is no text
         properties = BasicProperties()
         properties.decode(read[at:end])
         return properties.content_type, properties.headers or {}, properties.timestamp or 0
-    start = at + 3
-    at = start + read[at + 2]
-    content_type = _word(read[start:at])
-    (size,) = _size.unpack_from(read, at)
-    headers = _read_table(read, at + 4, at + 4 + size)
-    (timestamp,) = _number.unpack_from(read, at + 4 + size + len(_PERSISTENT))
-    return content_type, headers, timestamp
 
-
-def _read_table(read: bytes, at: int, end: int) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    while at < end:
+    def _usual(self, read: bytes, at: int) -> tuple[str, Mapping[str, Any], int]:
         start = at + 1
         at = start + read[at]
-        name = _word(read[start:at])
-        if read[at] == _TEXT:
-            start = at + 5
-            at = start + _size.unpack_from(read, at + 1)[0]
-            table[name] = _text(read[start:at])
-        else:
-            table[name], at = values.decode_value(read, at)
-    return table
-
-
-def _text(encoded: bytes) -> Any:
-    try:
-        return encoded.decode()
-    except UnicodeDecodeError:
-        return encoded  # as pika does
-
-
-@lru_cache(_KEPT)
-def _word(encoded: bytes) -> Any:
-    """A name or a content type, of which there are few."""
-    return _text(encoded)
+        content_type = read[start:at].decode()
+        start = at + _size.size
+        at = start + int(_size.unpack_from(read, at)[0])
+        headers = self._tables.read(read, start, at)
+        return content_type, headers, int(_number.unpack_from(read, at + len(_PERSISTENT))[0])
 
 
 class Confirm(NamedTuple):

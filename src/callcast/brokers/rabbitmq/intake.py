@@ -17,20 +17,17 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
-from pika import BasicProperties, spec
-
-from callcast.brokers.rabbitmq import copies, foreign, spread, wire
+from callcast.brokers.rabbitmq import copies, spread
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.desk import Desk, Hand, Held, Move, Stub
 from callcast.brokers.rabbitmq.faults import NOT_FOUND, ChannelLost
-from callcast.brokers.rabbitmq.frames import Came
 from callcast.brokers.rabbitmq.house import House
+from callcast.brokers.rabbitmq.inlet import Inlet
 from callcast.brokers.rabbitmq.names import Names
 from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Port, close_quietly
 from callcast.brokers.rabbitmq.receipts import Receipts
 from callcast.brokers.rabbitmq.sorter import Sorter
-from callcast.brokers.rabbitmq.wire import Arrived, Frame
 from callcast.core.errors import CallcastError, Misuse
 from callcast.ports.broker import Delivery, Part, Source
 
@@ -42,8 +39,6 @@ TICK_MAX = 0.5
 """Seconds between two looks at leases and idleness, at most; a tenth of the shortest lease."""
 RETRY_FIRST, RETRY_MAX = 0.1, 5.0
 """Seconds between attempts to come back; doubled each time."""
-
-Coming = tuple[str, int, bool, Arrived]
 
 
 class Intake:
@@ -70,7 +65,7 @@ class Intake:
         self._port: Port | None = None
         self._receipts = Receipts(is_bound=source.bound is not None)
         self._tags: dict[str, str] = {}  # of our subscriptions, by queue
-        self._coming: list[Coming] = []
+        self._inlet = Inlet(house.loop, source, self._came)
         self._sorter = Sorter(house, self, self.names, is_ordered=is_ordered, prefetch=prefetch)
         self._is_ended = False
         self._is_suspended = False
@@ -99,7 +94,7 @@ class Intake:
     @property
     def coming(self) -> int:
         """How many have arrived and have no place yet."""
-        return len(self._coming) + self._sorter.waiting
+        return len(self._inlet) + self._sorter.waiting
 
     def wake(self) -> None:
         """Wake those who fetch; from any thread."""
@@ -187,31 +182,9 @@ class Intake:
             prefetch = max(1, prefetch // 2)
             arguments["x-priority"] = spread.priority(self._house.worker, queue)
 
-        topic = self._source.topic
-
-        def on_came(came: Came) -> None:
-            if not self._coming:
-                self._house.loop.call_soon(self._came)
-            frame = Frame(topic, came.content_type, float(came.timestamp))
-            arrived = wire.read(came.headers, came.body, frame)
-            self._coming.append((queue, came.tag, came.is_redelivered, arrived))
-
-        def on_message(
-            method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
-        ) -> None:
-            if not self._coming:
-                self._house.loop.call_soon(self._came)
-            arrived = foreign.read(self._source, (method, properties, body))
-            self._coming.append((queue, method.delivery_tag or 0, method.redelivered, arrived))
-
-        if self._source.bound is None:
-            self._tags[queue] = await port.take(
-                queue, on_came, prefetch=prefetch, arguments=arguments
-            )
-        else:
-            self._tags[queue] = await port.consume(
-                queue, on_message, prefetch=prefetch, arguments=arguments
-            )
+        self._tags[queue] = await self._inlet.open(
+            port, queue, prefetch=prefetch, arguments=arguments
+        )
 
     async def _unsubscribe(self) -> None:
         """End the subscriptions and give back what waits; what is out stays out."""
@@ -279,7 +252,7 @@ class Intake:
         with self.lock:
             self.desk.void()
         self._tags.clear()
-        self._coming.clear()
+        self._inlet.clear()
         self._sorter.clear()
         self._receipts.void()
         if not self._is_ended and self._port is not None:  # else it was closed on purpose
@@ -316,12 +289,11 @@ class Intake:
             self._take_in()
 
     def _take_in(self) -> None:
-        coming, self._coming = self._coming, []
         now, generation = self._house.clock.now(), self.generation
         sorter = self._sorter if self.part is Part.READY else None
         adopted: list[Return] = []
         with self.lock:
-            for queue, tag, is_redelivered, arrived in coming:
+            for queue, tag, is_redelivered, arrived in self._inlet.take():
                 stub = Stub(tag, queue, generation, arrived.crashes)
                 if is_redelivered and self.desk.adopt(arrived, stub, now):
                     adopted.append(back(queue, arrived.message, arrived.count - 1))

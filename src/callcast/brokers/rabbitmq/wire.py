@@ -19,9 +19,10 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from callcast.core.message import NO_HEADERS, Message
 from callcast.core.structured import is_structured, parse
@@ -48,13 +49,12 @@ _FIELDS = {
     **{f"{prefix}{name}": name for prefix in _PREFIXES for name in _ATTRIBUTES},
     **{name: name for name in (*_PLAIN, *_OURS)},
 }
-_USUAL = frozenset(
-    {
-        *("ce-specversion", "ce-id", "ce-source", "ce-type", "ce-time", "ce-partitionkey"),
-        *("ce-correlationid", "ce-causationid", "traceparent"),
-    }
-)
+_NEEDED = frozenset({"ce-specversion", "ce-id", "ce-source", "ce-type"})
+_USUAL = _NEEDED | {
+    *("ce-time", "ce-partitionkey", "ce-correlationid", "ce-causationid", "traceparent")
+}
 """What a message has in most cases, and nothing beside it."""
+_TEXTS = {str}
 _STAMP = len("2026-01-31T23:59:59.000000Z")
 SECONDS_KEPT = 64
 MICROS = 1_000_000
@@ -93,7 +93,7 @@ class Arrived(Struct, frozen=True, gc=False):
     """It was back in its queue, which does not say how often: a classic one."""
 
 
-class Frame(NamedTuple):
+class Frame(Struct, frozen=True, gc=False):
     """What is said about a message beside its headers."""
 
     topic: str
@@ -143,32 +143,32 @@ def read(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived:
     """The message of these headers; without ``ce-id`` its id is empty: no callcast wrote it."""
     if is_structured(frame.content_type) and (event := parse(body)) is not None:
         named = {f"ce-{name}": text for name, text in event.attributes.items()}
-        frame = frame._replace(content_type=event.content_type)
+        frame = replace(frame, content_type=event.content_type)
         return _read_any({**headers, **named}, event.data, frame)
     return _read_usual(headers, body, frame) or _read_any(headers, body, frame)
 
 
 def _read_usual(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived | None:
     """The same for what most messages have, and nothing else: a third of the time."""
-    if not headers.keys() <= _USUAL:
+    if not _NEEDED <= headers.keys() <= _USUAL or set(map(type, headers.values())) != _TEXTS:
         return None
-    get = headers.get
-    id_, source, type_, time = get("ce-id"), get("ce-source"), get("ce-type"), get("ce-time")
-    if not (isinstance(id_, str) and isinstance(source, str) and isinstance(type_, str)):
-        return None
+    texts = cast("Mapping[str, str]", headers)
+    get = texts.get
     message = Message(
-        id_,
-        source,
-        type_,
+        texts["ce-id"],
+        texts["ce-source"],
+        texts["ce-type"],
         frame.topic,
         body,
-        _optional(get("ce-partitionkey")),
+        get("ce-partitionkey"),
         None,
-        0.0 if time is None else seconds(_text(time)) or 0.0,
-        datacontenttype=frame.content_type or "application/json",
-        correlation_id=_optional(get("ce-correlationid")),
-        causation_id=_optional(get("ce-causationid")),
-        traceparent=_optional(get("traceparent")),
+        seconds(get("ce-time")) or 0.0,
+        None,
+        frame.content_type or "application/json",
+        None,
+        get("ce-correlationid"),
+        get("ce-causationid"),
+        get("traceparent"),
     )
     return Arrived(message, published=frame.timestamp)
 
@@ -289,10 +289,6 @@ def add_way(table: dict[str, Any], way: Way) -> None:
         table[CRASHES] = way.crashes
     if way.due:
         table[DUE] = repr(way.due)
-
-
-def _optional(value: object) -> str | None:
-    return None if value is None else _text(value)
 
 
 def _text(value: object) -> str:
