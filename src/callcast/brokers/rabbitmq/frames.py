@@ -146,11 +146,13 @@ class Incomplete(Exception):
 
 
 def consumer_of(read: bytes, at: int) -> bytes:
-    """Whose delivery the frame that begins there starts; empty when it starts none."""
-    if read[at] != METHOD or not read.startswith(_DELIVER, at + _BEFORE):
-        return b""
+    """Whose delivery the frame that begins there starts; empty when it starts none.
+
+    Of one that is cut off it is no consumer at all.
+    """
     start = at + _BEFORE + len(_DELIVER) + 1
-    return read[start : start + read[start - 1]]
+    is_one = read.startswith(_DELIVER, at + _BEFORE) and read[at] == METHOD
+    return read[start : start + read[start - 1]] if is_one and start <= len(read) else b""
 
 
 class Reader:
