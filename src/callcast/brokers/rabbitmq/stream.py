@@ -26,7 +26,7 @@ Linked: TypeAlias = tuple[AbstractStreamTransport, AbstractStreamProtocol]
 OnDone: TypeAlias = Callable[[BaseException | Linked], None]
 
 
-_services = cast("Any", LoopServices)  # private in pika, and not in its stubs
+_services: Any = cast("Any", LoopServices)  # private in pika, and not in its stubs
 
 
 class Streams(_services):  # type: ignore[misc]
