@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -11,6 +12,8 @@ CONTENT_TYPE = "application/cloudevents+json"
 JSON = "application/json"
 REQUIRED = frozenset({"id", "source", "specversion", "type"})
 """Attributes that every event has. Without them it is no event, and its bytes are what they are."""
+CONTENT_TYPES_KEPT = 64
+"""Asked for each message that comes; a program sees a few of them."""
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -25,6 +28,7 @@ class Structured(NamedTuple):
     """JSON as it was written; what is no JSON as its bytes."""
 
 
+@lru_cache(CONTENT_TYPES_KEPT)
 def is_structured(content_type: str | None) -> bool:
     """Whether a body of this type is a whole event."""
     return (

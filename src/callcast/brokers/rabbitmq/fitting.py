@@ -11,7 +11,7 @@ from typing import Any
 from pika import BasicProperties
 from pika.exceptions import AMQPError
 
-from callcast.brokers.rabbitmq.port import Letter
+from callcast.brokers.rabbitmq.letters import Letter, Properties
 
 HEADERS_MAX_BYTES = 130_000
 """Of all properties of a message; a frame has 131,072 bytes."""
@@ -19,8 +19,6 @@ LEFT_OUT = "callcast-headers-left-out"
 """The header that names what a copy lacks."""
 NAMES_MAX = 500
 """Characters of it; and of what cannot be left out, when that alone is too much."""
-_CERTAIN = 16_000
-"""Characters that fit whatever they are."""
 _FIRST = ("callcast-error-stack", "callcast-error-message")
 _NEEDED = ("ce-specversion", "ce-id", "ce-source", "ce-type")
 
@@ -32,15 +30,6 @@ class TooWide(AMQPError):
         super().__init__(
             f"its headers have {size} bytes, the limit is {HEADERS_MAX_BYTES}: put data in the body"
         )
-
-
-def check(letter: Letter) -> None:
-    """Raise `TooWide` for what the server would not take."""
-    headers = letter.properties.headers or {}
-    if sum(_roughly(value) for value in headers.values()) > _CERTAIN:
-        size = _size(letter.properties)
-        if size > HEADERS_MAX_BYTES:
-            raise TooWide(size)
 
 
 def fitted(letter: Letter) -> Letter:
@@ -64,13 +53,7 @@ def fitted(letter: Letter) -> Letter:
     return letter
 
 
-def _roughly(value: object) -> int:
-    if isinstance(value, str | bytes):
-        return len(value)
-    return _CERTAIN + 1 if isinstance(value, dict | list) else 0
-
-
-def _size(properties: BasicProperties) -> int:
+def _size(properties: Properties) -> int:
     return sum(map(len, properties.encode()))
 
 

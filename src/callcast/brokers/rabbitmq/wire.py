@@ -21,9 +21,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from callcast.core.message import NO_HEADERS, Message
 from callcast.core.structured import is_structured, parse
@@ -50,6 +52,14 @@ _FIELDS = {
     **{f"{prefix}{name}": name for prefix in _PREFIXES for name in _ATTRIBUTES},
     **{name: name for name in (*_PLAIN, *_OURS)},
 }
+_NEEDED = frozenset({"ce-specversion", "ce-id", "ce-source", "ce-type"})
+_USUAL = _NEEDED | {
+    *("ce-time", "ce-partitionkey", "ce-correlationid", "ce-causationid", "traceparent")
+}
+"""What a message has in most cases, and nothing beside it."""
+_TEXTS = {str}
+SECONDS_KEPT = 64
+MICROS = 1_000_000
 BROKERS = frozenset(
     {
         *("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"),
@@ -92,7 +102,7 @@ class Arrived(Struct, frozen=True, gc=False):
     """It was back in its queue, which does not say how often: a classic one."""
 
 
-class Frame(NamedTuple):
+class Frame(Struct, frozen=True, gc=False):
     """What is said about a message beside its headers."""
 
     topic: str
@@ -103,6 +113,8 @@ class Frame(NamedTuple):
     def of(cls, topic: str, content_type: object, timestamp: object) -> Frame:
         """The same of what the driver has decoded, which may be no text or beyond all time."""
         kind = None if content_type is None else text_of(content_type)
+        if type(timestamp) is int and timestamp <= LAST:
+            return cls(topic, kind, max(0, timestamp))
         return cls(topic, kind, _moment(_number(None if timestamp is None else str(timestamp))))
 
 
@@ -129,6 +141,10 @@ def headers_of(message: Message, way: Way = FRESH) -> dict[str, str | float | in
         table["ce-partitionkey"] = message.key
     if message.time:
         table["ce-time"] = stamp(message.time)
+    if message.correlation_id is not None:
+        table["ce-correlationid"] = message.correlation_id
+    if message.causation_id is not None:
+        table["ce-causationid"] = message.causation_id
     if message.traceparent is not None:
         table["traceparent"] = message.traceparent
     if _is_rich(message):
@@ -144,32 +160,32 @@ def read(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived:
     """The message of these headers; without ``ce-id`` its id is empty: no callcast wrote it."""
     if is_structured(frame.content_type) and (event := parse(body)) is not None:
         named = {f"ce-{name}": text for name, text in event.attributes.items()}
-        frame = frame._replace(content_type=event.content_type)
+        frame = replace(frame, content_type=event.content_type)
         return _read_any({**headers, **named}, event.data, frame)
     return _read_usual(headers, body, frame) or _read_any(headers, body, frame)
 
 
 def _read_usual(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived | None:
-    """The same for what most messages have, and nothing else: a third of the time."""
-    get = headers.get
-    id_, source, type_ = get("ce-id"), get("ce-source"), get("ce-type")
-    key, time, trace = get("ce-partitionkey"), get("ce-time"), get("traceparent")
-    count = 4 + (key is not None) + (time is not None) + (trace is not None)
-    if count != len(headers) or "ce-specversion" not in headers:
+    """The same for what most messages have, and nothing else: in three quarters of the time."""
+    if not _NEEDED <= headers.keys() <= _USUAL or set(map(type, headers.values())) != _TEXTS:
         return None
-    if not (isinstance(id_, str) and isinstance(source, str) and isinstance(type_, str)):
-        return None
+    texts = cast("Mapping[str, str]", headers)
+    get = texts.get
     message = Message(
-        id_,
-        source,
-        type_,
+        texts["ce-id"],
+        texts["ce-source"],
+        texts["ce-type"],
         frame.topic,
         body,
-        None if key is None else text_of(key),
+        get("ce-partitionkey"),
         None,
-        0.0 if time is None else seconds(text_of(time)) or 0.0,
-        datacontenttype=frame.content_type or "application/json",
-        traceparent=None if trace is None else text_of(trace),
+        seconds(get("ce-time")) or 0.0,
+        None,
+        frame.content_type or "application/json",
+        None,
+        get("ce-correlationid"),
+        get("ce-causationid"),
+        get("traceparent"),
     )
     return Arrived(message, published=frame.timestamp)
 
@@ -219,11 +235,12 @@ def stamp(seconds_: float) -> str:
 
     What is beyond the year 9999 is its end: nobody waits for it.
     """
-    return (
-        datetime.fromtimestamp(min(max(seconds_, FIRST), LAST), UTC)
-        .isoformat()
-        .replace("+00:00", "Z")
-    )
+    seconds_ = min(max(seconds_, FIRST), LAST)
+    whole = math.floor(seconds_)
+    micros = round((seconds_ - whole) * 1e6)
+    if micros == MICROS:
+        whole, micros = whole + 1, 0
+    return f"{_second(whole)}.{micros:06d}Z" if micros else f"{_second(whole)}Z"
 
 
 def seconds(text: str | None) -> float | None:
@@ -241,12 +258,16 @@ def seconds(text: str | None) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+@lru_cache(SECONDS_KEPT)
+def _second(whole: int) -> str:
+    """Thousands of messages have the same second: it is written out once."""
+    return datetime.fromtimestamp(whole, UTC).isoformat().removesuffix("+00:00")
+
+
 def _is_rich(message: Message) -> bool:
     """Whether it has any of the attributes that most messages lack."""
     return not (
         message.subject is None
-        and message.correlation_id is None
-        and message.causation_id is None
         and message.dataschema is None
         and message.tracestate is None
         and message.expires is None
@@ -257,8 +278,6 @@ def _is_rich(message: Message) -> bool:
 def _add_rare(table: dict[str, str | float | int], message: Message) -> None:
     texts = (
         ("ce-subject", message.subject),
-        ("ce-correlationid", message.correlation_id),
-        ("ce-causationid", message.causation_id),
         ("ce-dataschema", message.dataschema),
         ("tracestate", message.tracestate),
     )
