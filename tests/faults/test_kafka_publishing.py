@@ -21,7 +21,9 @@ pytestmark = pytest.mark.timeout(60)
 
 ONE = "session=2&partitions=1"
 AT_ONCE = 2.0
-"""Seconds in which an error comes that no waiting would mend; what is tried again takes 4."""
+"""Seconds in which an error comes that no waiting would mend."""
+GIVEN_UP = 6.5
+"""Seconds in which the driver has given up what it tries for four: it looks once a second."""
 
 
 async def test_what_is_sent_again_because_its_answer_was_lost_is_stored_once_and_in_order(
@@ -60,7 +62,7 @@ async def test_a_publish_that_nobody_answers_is_unanswered_in_time_and_may_be_re
             began = time.monotonic()
             with pytest.raises(Unpublished) as told:
                 await broker.publish([message("m1", source.topic, key="k", body=b"m1")])
-            assert time.monotonic() - began < 5.0
+            assert time.monotonic() - began < GIVEN_UP
             [error] = told.value.errors
             assert isinstance(error, NotSent | Unanswered)
             proxy.heal()
@@ -103,7 +105,7 @@ async def test_a_topic_that_was_deleted_is_an_error_and_the_next_ensure_makes_it
         began = time.monotonic()
         with pytest.raises(Unpublished) as told:
             await broker.publish([message("m1", source.topic)])
-        assert time.monotonic() - began < 5.0
+        assert time.monotonic() - began < GIVEN_UP
         assert isinstance(told.value.errors[0], NotSent | Unanswered)
         await broker.ensure([source.topic], [source])
         await broker.publish([message("m2", source.topic, body=b"m2")])
