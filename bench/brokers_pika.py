@@ -7,7 +7,6 @@ No coroutine and no future per message: confirms are counted, and one acknowledg
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,12 +14,12 @@ from typing import Any
 from brokers_work import (
     IN_FLIGHT,
     PREFETCH,
-    RATE,
     WARM,
     Handle,
     Lateness,
     Result,
     Task,
+    at_a_rate,
     ready,
     run_in_loop,
     told,
@@ -28,7 +27,7 @@ from brokers_work import (
 from pika import BasicProperties, URLParameters
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
-from work import Count, Order, decode, encode, order, orders, timed
+from work import Count, Order, decode, encode, orders, timed
 
 PROPERTIES = BasicProperties(content_type="application/json", delivery_mode=2)
 
@@ -117,10 +116,7 @@ async def send(task: Task) -> Result:
     async with opened(task.url) as channel:
         window = Window(channel, task.place)
         await window.start()
-        start = time.monotonic()
-        for number in range(task.count):
-            await asyncio.sleep(start + number / RATE - time.monotonic())
-            await window.send([order(number, sent_ns=time.monotonic_ns())], 1)
+        await at_a_rate(task.count, lambda order: window.send([order], 1))
     return {}
 
 
@@ -171,7 +167,7 @@ async def listen(task: Task) -> Result:
         await start(channel, task, lateness.one)
         ready()
         await lateness.is_over.wait()
-    return {"late": lateness.seen}
+    return lateness.told
 
 
 WORK = {

@@ -21,6 +21,8 @@ PREFETCH = 500
 """Of all peers; callcast has its default."""
 WARM = 500
 """Messages published before the watch starts: connections are open then and caches full."""
+EARLY = 40
+"""Messages before the latency is measured."""
 RATE = 200
 """Messages a second while the latency is measured."""
 
@@ -68,17 +70,31 @@ def ready() -> None:
 
 
 class Lateness:
-    """How late each of so many was."""
+    """How late each of so many was, after the early ones."""
 
     def __init__(self, expected: int) -> None:
-        self.seen: list[float] = []
+        self._seen: list[float] = []
         self.is_over = asyncio.Event()
-        self._expected = expected
+        self._expected = EARLY + expected
 
     def one(self, order: Order) -> None:
-        self.seen.append(late(order))
-        if len(self.seen) == self._expected:
+        self._seen.append(late(order))
+        if len(self._seen) == self._expected:
             self.is_over.set()
+
+    @property
+    def told(self) -> Result:
+        return {"late": self._seen[EARLY:]}
+
+
+async def at_a_rate(count: int, publish: Publish) -> None:
+    """Publish so many, each as late as it has to be and not before the one ahead is durable."""
+    for number in range(EARLY):
+        await publish(order(number, sent_ns=time.monotonic_ns()))
+    start = time.monotonic()
+    for number in range(count):
+        await asyncio.sleep(start + number / RATE - time.monotonic())
+        await publish(order(number, sent_ns=time.monotonic_ns()))
 
 
 def coroutines(publisher: Publisher, consumer: Consumer) -> Work:
@@ -104,14 +120,11 @@ def coroutines(publisher: Publisher, consumer: Consumer) -> Work:
         async with consumer(task, lateness.one):
             ready()
             await lateness.is_over.wait()
-        return {"late": lateness.seen}
+        return lateness.told
 
     async def send(task: Task) -> Result:
         async with publisher(task) as one:
-            start = time.monotonic()
-            for number in range(task.count):
-                await asyncio.sleep(start + number / RATE - time.monotonic())
-                await one(order(number, sent_ns=time.monotonic_ns()))
+            await at_a_rate(task.count, one)
         return {}
 
     parts = {"publish": publish, "consume": consume, "listen": listen, "send": send}
