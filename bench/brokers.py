@@ -23,12 +23,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import brokers_kafka as kafka
 import brokers_rabbitmq as rabbitmq
 from brokers_server import served
 from brokers_sizes import Sizes
 from harness import RESULTS, Report
 
-MEASURES = {"rabbitmq": rabbitmq.MEASURES, "rabbitmq-3.10": rabbitmq.MEASURES_OF_OLD}
+MEASURES = {
+    "rabbitmq": rabbitmq.MEASURES,
+    rabbitmq.OLD: rabbitmq.MEASURES_OF_OLD,
+    "kafka": kafka.MEASURES,
+}
 LONG = frozenset({"waiting"})
 """Only when asked for."""
 

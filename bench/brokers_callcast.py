@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from brokers_work import Handle, Publish, Result, Task, coroutines, run_in_loop
+from brokers_work import Handle, Publish, Result, Task, coroutines, handler, run_in_loop
 from work import Order
 
 from callcast import Amqp, Bus, Event, Service
@@ -18,6 +18,8 @@ def event(task: Task) -> Event[Order]:
     if task.is_foreign:
         amqp = Amqp(exchange="", routing_key=task.place, queue=task.place, may_drop=True)
         return Event(task.place, Order, amqp=amqp)
+    if task.keys:
+        return Event(task.place, Order, key=lambda order: order.customer)
     return Event(task.place, Order)
 
 
@@ -31,11 +33,7 @@ async def publisher(task: Task) -> AsyncGenerator[Publish]:
 @asynccontextmanager
 async def consumer(task: Task, handle: Handle) -> AsyncGenerator[None]:
     service = Service(GROUP)
-
-    @service.on(event(task))
-    async def on(order: Order) -> None:
-        handle(order)
-
+    service.on(event(task))(handler(task, handle))
     async with Bus(task.url, services=[service]):
         yield
 

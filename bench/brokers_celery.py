@@ -12,10 +12,10 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from brokers_work import PREFETCH, WARM, Result, Task, told
+from brokers_work import PREFETCH, Result, Task, told, work_of
 from celery import Celery
 from kombu import Queue
-from work import Count, Order, orders, timed
+from work import Count, Order, timed
 
 HANDLE = "handle"
 QUIET = 1.0
@@ -42,9 +42,9 @@ def publish(task: Task) -> Result:
     app = open_app(task)
     send = partial(app.send_task, HANDLE, queue=task.place)
     with app.producer_pool.acquire(block=True) as producer:
-        for each in orders(WARM):
+        for each in work_of(task, task.warm):
             send(args=[msgspec.to_builtins(each)], producer=producer)
-        work = orders(task.count)
+        work = work_of(task, task.count)
         with timed() as watch:
             for each in work:
                 send(args=[msgspec.to_builtins(each)], producer=producer)

@@ -6,10 +6,9 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from functools import partial
 
-from brokers_work import PREFETCH, Handle, Publish, Task, coroutines
+from brokers_work import PREFETCH, Handle, Publish, Task, coroutines, handler
 from fast_depends.msgspec import MsgSpecSerializer
 from faststream.rabbit import Channel, RabbitBroker, RabbitQueue
-from work import Order
 
 
 def open_broker(task: Task) -> RabbitBroker:
@@ -28,11 +27,7 @@ async def publisher(task: Task) -> AsyncGenerator[Publish]:
 @asynccontextmanager
 async def consumer(task: Task, handle: Handle) -> AsyncGenerator[None]:
     broker = open_broker(task)
-
-    @broker.subscriber(RabbitQueue(task.place, declare=False))
-    async def on(order: Order) -> None:
-        handle(order)
-
+    broker.subscriber(RabbitQueue(task.place, declare=False))(handler(task, handle))
     async with broker:
         await broker.start()
         yield

@@ -14,7 +14,6 @@ from typing import Any
 from brokers_work import (
     IN_FLIGHT,
     PREFETCH,
-    WARM,
     Handle,
     Lateness,
     Result,
@@ -23,11 +22,12 @@ from brokers_work import (
     ready,
     run_in_loop,
     told,
+    work_of,
 )
 from pika import BasicProperties, URLParameters
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
-from work import Count, Order, decode, encode, orders, timed
+from work import Count, Order, decode, encode, timed
 
 PROPERTIES = BasicProperties(content_type="application/json", delivery_mode=2)
 
@@ -105,8 +105,8 @@ async def publish(task: Task) -> Result:
     async with opened(task.url) as channel:
         window = Window(channel, task.place)
         await window.start()
-        await window.send(orders(WARM), IN_FLIGHT)
-        work = orders(task.count)
+        await window.send(work_of(task, task.warm), IN_FLIGHT)
+        work = work_of(task, task.count)
         with timed() as watch:
             await window.send(work, task.in_flight)
     return told(watch)

@@ -24,6 +24,8 @@ class Sizes:
         self.one_by_one = 20 if is_quick else 1_000
         self.latencies = 40 if is_quick else 600
         self.latency_rounds = 1 if is_quick else 5
+        self.slow = 80 if is_quick else 800
+        """Messages that take their handler a while."""
         self.many = 4_000 if is_quick else 1_000_000
         self.few = 2_000 if is_quick else 10_000
         self.waiting_rounds = 1 if is_quick else 9

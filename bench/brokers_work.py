@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeAlias
 
 import msgspec
-from work import Count, Order, Stopwatch, order, orders, timed
+from work import CUSTOMERS, Count, Order, Stopwatch, order, orders, timed
 
 IN_FLIGHT = 500
 """Publishes awaited at a time."""
@@ -42,8 +42,10 @@ class Task(msgspec.Struct, frozen=True):
     """What the queue was declared with."""
     is_foreign: bool = False
     """It lies in a queue that callcast did not make."""
-    variant: str = ""
-    """Whatever else a contender can be told."""
+    warm: int = WARM
+    keys: int = 0
+    """Messages of so many keys, each in order; 0: without keys."""
+    handler_seconds: float = 0.0
 
 
 Result: TypeAlias = Mapping[str, Any]
@@ -51,6 +53,7 @@ Work: TypeAlias = Mapping[str, Callable[[Task], Result]]
 Publish: TypeAlias = Callable[[Order], Awaitable[object]]
 Publisher: TypeAlias = Callable[[Task], AbstractAsyncContextManager[Publish]]
 Handle: TypeAlias = Callable[[Order], None]
+Handler: TypeAlias = Callable[[Order], Coroutine[Any, Any, None]]
 Consumer: TypeAlias = Callable[[Task, Handle], AbstractAsyncContextManager[object]]
 """Handles what comes until it is left; then everything handled is acknowledged."""
 
@@ -87,6 +90,23 @@ class Lateness:
         return {"late": self._seen[EARLY:]}
 
 
+def work_of(task: Task, count: int) -> list[Order]:
+    return orders(count, task.keys or CUSTOMERS)
+
+
+def handler(task: Task, handle: Handle) -> Handler:
+    """A coroutine that handles one."""
+
+    async def on(order: Order) -> None:
+        handle(order)
+
+    async def on_for_a_while(order: Order) -> None:
+        await asyncio.sleep(task.handler_seconds)
+        handle(order)
+
+    return on_for_a_while if task.handler_seconds else on
+
+
 async def at_a_rate(count: int, publish: Publish) -> None:
     """Publish so many, each as late as it has to be and not before the one ahead is durable."""
     for number in range(EARLY):
@@ -102,8 +122,8 @@ def coroutines(publisher: Publisher, consumer: Consumer) -> Work:
 
     async def publish(task: Task) -> Result:
         async with publisher(task) as one:
-            await _in_flight(one, orders(WARM), IN_FLIGHT)
-            work = orders(task.count)
+            await _in_flight(one, work_of(task, task.warm), IN_FLIGHT)
+            work = work_of(task, task.count)
             with timed() as watch:
                 await _in_flight(one, work, task.in_flight)
         return told(watch)

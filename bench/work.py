@@ -37,8 +37,9 @@ def order(number: int, customer: str = "", sent_ns: int = 10**15) -> Order:
     return made
 
 
-def orders(count: int) -> list[Order]:
-    return [order(number) for number in range(count)]
+def orders(count: int, customers: int = CUSTOMERS) -> list[Order]:
+    """As many, of so many customers in turn."""
+    return [order(number, f"c-{number % customers:04d}") for number in range(count)]
 
 
 class Stopwatch:
