@@ -60,7 +60,8 @@ def run(choice: Choice) -> list[Report]:
 
 def chosen(options: argparse.Namespace) -> Choice:
     known = MEASURES[options.broker]
-    measures = options.measure or [name for name in known if name not in LONG]
+    usual = [name for name in known if options.quick or name not in LONG]
+    measures = options.measure or usual
     for name in measures:
         if name not in known:
             raise SystemExit(f"--broker {options.broker} measures {', '.join(known)}; not {name}")

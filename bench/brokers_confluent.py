@@ -34,11 +34,12 @@ POLL = 0.1
 class Window:
     """Publishes with so many unreported at a time."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, *, is_waited_for: bool) -> None:
+        settings = {"bootstrap.servers": task.url, "acks": "all", "enable.idempotence": True}
+        if is_waited_for:
+            settings["linger.ms"] = 0  # by default it waits 5 ms for more: many in flight need that
         self._topic = task.place
-        self._producer = Producer(
-            {"bootstrap.servers": task.url, "acks": "all", "enable.idempotence": True}
-        )
+        self._producer = Producer(settings)
         self._loop = asyncio.get_running_loop()
         self._waiting: Iterator[Order] = iter(())
         self._limit = self._open = 0
@@ -88,7 +89,7 @@ class Window:
 
 
 async def publish(task: Task) -> Result:
-    window = Window(task)
+    window = Window(task, is_waited_for=task.in_flight == 1)
     await window.send(work_of(task, task.warm), IN_FLIGHT)
     work = work_of(task, task.count)
     with timed() as watch:
@@ -98,7 +99,7 @@ async def publish(task: Task) -> Result:
 
 
 async def send(task: Task) -> Result:
-    window = Window(task)
+    window = Window(task, is_waited_for=True)
     await at_a_rate(task.count, lambda order: window.send([order], 1))
     window.close()
     return {}

@@ -17,7 +17,7 @@ from faststream.confluent import KafkaBroker, Topic
 
 
 def open_broker(task: Task) -> KafkaBroker:
-    """With msgspec for its types, which is faster than its default, pydantic."""
+    """With msgspec for its types, as all others; with pydantic, its default, it takes as long."""
     return KafkaBroker(
         task.url, acks="all", enable_idempotence=True, serializer=MsgSpecSerializer(), logger=None
     )
