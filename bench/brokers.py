@@ -17,22 +17,21 @@ runs through `Bus` with all its defaults.
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import brokers_kafka as kafka
-import brokers_rabbitmq as rabbitmq
 from brokers_server import served
 from brokers_sizes import Sizes
 from harness import RESULTS, Report
 
-MEASURES = {
-    "rabbitmq": rabbitmq.MEASURES,
-    rabbitmq.OLD: rabbitmq.MEASURES_OF_OLD,
-    "kafka": kafka.MEASURES,
+MODULES = {
+    "rabbitmq": "brokers_rabbitmq",
+    "rabbitmq-3.10": "brokers_rabbitmq",
+    "kafka": "brokers_kafka",
 }
 LONG = frozenset({"waiting"})
 """Only when asked for."""
@@ -48,18 +47,25 @@ class Choice:
     url: str
 
 
+def measures_of(broker: str) -> Mapping[str, Callable[[str, str, Sizes], Report]]:
+    """What can be measured on it, by name; of the others not even the driver has to be there."""
+    found: Mapping[str, Callable[[str, str, Sizes], Report]]
+    found = importlib.import_module(MODULES[broker]).MEASURES
+    return found
+
+
 def run(choice: Choice) -> list[Report]:
+    known = measures_of(choice.broker)
     with served(choice.broker, choice.url) as (url, version):
         reports: list[Report] = []
         for name in choice.measures:
-            measure = MEASURES[choice.broker][name]
-            reports.append(measure(choice.broker, url, choice.sizes))
+            reports.append(known[name](choice.broker, url, choice.sizes))
             reports[-1].settings = {"server": version, **reports[-1].settings}
         return reports
 
 
 def chosen(options: argparse.Namespace) -> Choice:
-    known = MEASURES[options.broker]
+    known = measures_of(options.broker)
     usual = [name for name in known if options.quick or name not in LONG]
     measures = options.measure or usual
     for name in measures:
@@ -73,7 +79,7 @@ def chosen(options: argparse.Namespace) -> Choice:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--broker", choices=MEASURES, default="rabbitmq")
+    parser.add_argument("--broker", choices=MODULES, default="rabbitmq")
     parser.add_argument("--measure", action="append", help="several times for several; else all")
     parser.add_argument("--peer", action="append", help="only this one (and that one)")
     parser.add_argument("--rounds", type=int, default=7)

@@ -19,8 +19,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from brokers import MODULES
 from brokers_processes import ask
-from brokers_rabbitmq import contender
 from brokers_server import served
 from brokers_sizes import Sizes
 from brokers_work import WARM, Result, Task
@@ -104,6 +104,7 @@ def owner_of(path: str) -> str:
 
 def work_of(options: argparse.Namespace, url: str) -> Callable[[], Result]:
     """What is to be profiled, with all that it needs in place."""
+    contender = importlib.import_module(MODULES[options.broker]).contender
     one = contender(options.contender, url, Sizes(1, COUNT))
     task: Task = replace(one.task, part=options.what, count=COUNT)
     if options.what == "consume":
@@ -115,7 +116,7 @@ def work_of(options: argparse.Namespace, url: str) -> Callable[[], Result]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=["publish", "consume"])
-    parser.add_argument("--broker", default="rabbitmq")
+    parser.add_argument("--broker", choices=MODULES, default="rabbitmq")
     parser.add_argument("--contender", default="callcast")
     parser.add_argument("--calls", action="store_true", help="profile")
     parser.add_argument("--url", default="", help="of a server to use as it is")

@@ -104,4 +104,3 @@ MEASURES: Mapping[str, Measure] = {
     "latency": latency,
     "waiting": waiting,
 }
-MEASURES_OF_OLD: Mapping[str, Measure] = {"throughput": throughput}
