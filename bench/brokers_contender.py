@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +43,12 @@ class Contender:
     def label(self) -> str:
         return PEERS[self.task.contender][0]
 
+    def told(self, *, headers: dict[str, str], exchange: str = "") -> Contender:
+        """The same, whose messages have these headers and go to that exchange."""
+        return dataclasses.replace(
+            self, task=replace(self.task, headers=headers, exchange=exchange)
+        )
+
     def throughput(self) -> Figures:
         """Publish, many in flight and one by one, then consume all of it."""
         count, each = int(self.sizes.messages * self.share), self.sizes.one_by_one
@@ -61,6 +68,13 @@ class Contender:
         self.must_hold(0)
         figures |= {"consume": total / done["wall"], "consume cpu": cpu(done, total)}
         return {**figures, "memory, MiB": done["memory"]}
+
+    def published(self) -> Figures:
+        """Publish alone; whoever asks empties the place."""
+        count = int(self.sizes.messages * self.share)
+        sent = self._ask("publish", count)
+        self.must_hold(count + self.task.warm)
+        return {"publish": count / sent["wall"], "publish cpu": cpu(sent, count)}
 
     def latency(self) -> Figures:
         """Milliseconds from publish in one process to the handler in another."""

@@ -29,8 +29,6 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 from work import Count, Order, decode, encode, timed
 
-PROPERTIES = BasicProperties(content_type="application/json", delivery_mode=2)
-
 
 @asynccontextmanager
 async def opened(url: str) -> AsyncGenerator[Channel]:
@@ -54,9 +52,12 @@ async def opened(url: str) -> AsyncGenerator[Channel]:
 class Window:
     """Publishes with so many unconfirmed at a time."""
 
-    def __init__(self, channel: Channel, place: str) -> None:
+    def __init__(self, channel: Channel, task: Task) -> None:
         self._channel = channel
-        self._place = place
+        self._to = (task.exchange, task.place)
+        self._is_mandatory = bool(task.exchange)
+        self._properties = BasicProperties("application/json", headers=task.headers or None)
+        self._properties.delivery_mode = 2
         self._sent = self._low = self._limit = 0
         self._early: set[int] = set()
         """Confirmed before what was sent before them; all up to `_low` are."""
@@ -76,12 +77,13 @@ class Window:
         await self._is_done.wait()
 
     def _refill(self) -> None:
-        publish, place = self._channel.basic_publish, self._place
+        publish, (exchange, key) = self._channel.basic_publish, self._to
+        properties, is_mandatory = self._properties, self._is_mandatory
         while self._sent - self._low - len(self._early) < self._limit:
             each = next(self._waiting, None)
             if each is None:
                 break
-            publish("", place, encode(each), PROPERTIES)
+            publish(exchange, key, encode(each), properties, is_mandatory)
             self._sent += 1
         if self._sent == self._low:
             self._is_done.set()
@@ -103,7 +105,7 @@ class Window:
 
 async def publish(task: Task) -> Result:
     async with opened(task.url) as channel:
-        window = Window(channel, task.place)
+        window = Window(channel, task)
         await window.start()
         await window.send(work_of(task, task.warm), IN_FLIGHT)
         work = work_of(task, task.count)
@@ -114,7 +116,7 @@ async def publish(task: Task) -> Result:
 
 async def send(task: Task) -> Result:
     async with opened(task.url) as channel:
-        window = Window(channel, task.place)
+        window = Window(channel, task)
         await window.start()
         await at_a_rate(task.count, lambda order: window.send([order], 1))
     return {}

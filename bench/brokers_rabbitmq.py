@@ -7,12 +7,22 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 import brokers_contender as contenders
-from brokers_contender import Contender, Goals, in_turn
+from brokers_contender import Contender, Figures, Goals, in_turn
 from brokers_processes import ask
-from brokers_server import CLASSIC, declare, must_hold, quorum_arguments, unique, work_queue
+from brokers_server import (
+    CLASSIC,
+    bind,
+    declare,
+    headers_of_one,
+    must_hold,
+    purge,
+    quorum_arguments,
+    unique,
+    work_queue,
+)
 from brokers_sizes import Sizes
 from brokers_work import Task
-from harness import Report
+from harness import Report, alternate_all
 from msgspec.structs import replace
 
 from callcast.brokers.rabbitmq import RabbitBroker
@@ -70,6 +80,37 @@ def classic(broker: str, url: str, sizes: Sizes) -> Report:
     return report
 
 
+def headers(broker: str, url: str, sizes: Sizes) -> Report:
+    """What the server takes for what callcast has it do: plain pika with the same, bit by bit."""
+    ours, plain, more, alike = (
+        contender(name, url, sizes) for name in ("callcast", "pika", "pika", "pika")
+    )
+    ask(replace(ours.task, part="publish", count=1, warm=0))
+    added = headers_of_one(url, work_queue(ours.task.place))
+    exchange = unique("exchange")
+    bind(url, alike.task.place, exchange)
+    them = {
+        "callcast": ours,
+        "pika": plain,
+        "pika, callcast's headers": more.told(headers=added),
+        "pika, its headers and exchange, mandatory": alike.told(headers=added, exchange=exchange),
+    }
+    report = opened(named(broker, "headers"), list(them.values()))
+
+    def publish(one: Contender) -> Figures:
+        figures = one.published()
+        purge(url, work_queue(one.task.place) if one is ours else one.task.place)
+        return figures
+
+    report.figures |= alternate_all(
+        {name: partial(publish, one) for name, one in them.items()},
+        rounds=sizes.rounds,
+        warmups=sizes.warmups,
+    )
+    Goals(report, broker).state_all()
+    return report
+
+
 def latency(broker: str, url: str, sizes: Sizes) -> Report:
     them = [contender(name, url, sizes) for name in sizes.those("faststream", "pika")]
     report = opened(named(broker, "latency"), them)
@@ -101,6 +142,7 @@ Measure = Callable[[str, str, Sizes], Report]
 MEASURES: Mapping[str, Measure] = {
     "throughput": throughput,
     "classic": classic,
+    "headers": headers,
     "latency": latency,
     "waiting": waiting,
 }

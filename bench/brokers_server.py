@@ -81,6 +81,25 @@ def must_hold(url: str, queue: str, count: int) -> None:
             time.sleep(LOOK)
 
 
+def bind(url: str, queue: str, exchange: str) -> None:
+    """Have all that is published to this topic exchange come to that queue."""
+    with _channel(url) as channel:
+        channel.exchange_declare(exchange, "topic", durable=True)
+        channel.queue_bind(queue, exchange, "#")
+
+
+def purge(url: str, queue: str) -> None:
+    with _channel(url) as channel:
+        channel.queue_purge(queue)
+
+
+def headers_of_one(url: str, queue: str) -> dict[str, str]:
+    """What a message there has beside its body; it is taken."""
+    with _channel(url) as channel:
+        _, properties, _ = channel.basic_get(queue, auto_ack=True)
+        return {name: str(value) for name, value in (properties.headers or {}).items()}
+
+
 @contextmanager
 def _channel(url: str) -> Iterator[pika.adapters.blocking_connection.BlockingChannel]:
     connection = pika.BlockingConnection(pika.URLParameters(url))

@@ -40,6 +40,10 @@ class Task(msgspec.Struct, frozen=True):
     in_flight: int = IN_FLIGHT
     arguments: dict[str, str | int | bool] = {}
     """What the queue was declared with."""
+    exchange: str = ""
+    """Where pika publishes to, mandatory; without it, AMQP's default exchange."""
+    headers: dict[str, str] = {}
+    """What pika's messages have."""
     is_foreign: bool = False
     """It lies in a queue that callcast did not make."""
     warm: int = WARM
