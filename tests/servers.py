@@ -17,16 +17,18 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 import pytest
 
+from callcast.testing import Proxy
+
 COMMAND = Path(__file__).parents[1] / "scripts" / "servers"
 LATEST, CHOSEN = "rabbitmq", "CALLCAST_TEST_RABBITMQ"
-BROKERS = ("a_rabbitmq_of_its_own",)
+BROKERS = ("a_rabbitmq_of_its_own", "a_kafka_of_its_own")
 """Fixtures of what `broker_of_its_own` stands for: the kinds that failures are tried on."""
 HTTP = 30.0
 """Seconds for an answer of RabbitMQ's management API."""
@@ -52,6 +54,14 @@ class Started(NamedTuple):
     rabbitmqctl: tuple[str, ...] = ()
     management_urls: tuple[str, ...] = ()
     """One for each node."""
+    detours: tuple[tuple[int, int], ...] = ()
+    """Ports for proxies before a Kafka: where it listens, and where its clients are sent."""
+    listeners: Mapping[str, str] = {}
+    """Host and port by protocol, of a Kafka that wants to know who comes."""
+    users: Mapping[str, str] = {}
+    """Their passwords."""
+    ca: str = ""
+    """The file with the authority of its certificate."""
 
 
 class Missing(NamedTuple):
@@ -75,6 +85,7 @@ def wanted_by(fixture: str) -> Wanted | None:
         "three_rabbitmqs": Wanted("rabbitmq-3", own),
         "a_kafka_of_its_own": Wanted("kafka", own),
         "three_kafkas": Wanted("kafka-3", own),
+        "guarded_kafka": Wanted("kafka-guarded"),
     }.get(fixture)
 
 
@@ -117,6 +128,10 @@ def start(wanted: Wanted) -> Found:
         told.get("management_url", ""),
         tuple(told.get("rabbitmqctl", ())),
         tuple(told.get("management_urls", ())),
+        tuple((listens, told_port) for listens, told_port in told.get("detours", ())),
+        told.get("listeners", {}),
+        told.get("users", {}),
+        told.get("ca", ""),
     )
 
 
@@ -157,8 +172,19 @@ class OwnServer:
         self.log = Path(started.log)
         """Of the first node."""
         self._wanted = started.wanted
+        self._detours = list(started.detours)
         self._down: set[str] = set()
         self._frozen: set[str] = set()
+
+    def proxy(self) -> Proxy:
+        """Another proxy before it, not started yet: who comes that way stays on it.
+
+        At most two before a Kafka in one test.
+        """
+        if self.url.startswith("kafka:"):
+            port, listen = self._detours.pop(0)
+            return Proxy("127.0.0.1", port, listen=listen)
+        return Proxy.to(self.url)
 
     def kill(self, node: str = "") -> None:
         """End it, or one of its nodes ("1", "2", ...), with SIGKILL."""
@@ -321,6 +347,12 @@ def broker_of_its_own(request: pytest.FixtureRequest) -> OwnServer:
     """A broker of each kind, which may be killed; the test finds it running and empty."""
     own: OwnServer = request.getfixturevalue(request.param)
     return own
+
+
+@pytest.fixture(scope="session")
+def guarded_kafka(request: pytest.FixtureRequest) -> Started:
+    """A Kafka with SASL, TLS and permissions, which all tests share: name things uniquely."""
+    return need(request, "guarded_kafka")
 
 
 @pytest.fixture

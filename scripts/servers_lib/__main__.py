@@ -23,8 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from . import lives
 from .failure import Failed
-from .kinds import KINDS
+from .kinds import KINDS, TOOLS
 from .records import SHARED, Record, Which, load_all
+from .tools import need
 
 FAILED = 3
 
@@ -65,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     command("status", status).add_argument(
         "-o", dest="output", choices=["text", "json"], default="text"
     )
-    command("install", install).add_argument("names", nargs="+", choices=KINDS)
+    command("install", install).add_argument("names", nargs="+", choices=[*KINDS, *TOOLS])
     for name, run in (("kill", kill), ("restart", restart), ("freeze", freeze), ("thaw", thaw)):
         made = command(name, run)
         made.add_argument("name", choices=KINDS)
@@ -126,9 +127,12 @@ def status(arguments: argparse.Namespace) -> None:
 
 
 def install(arguments: argparse.Namespace) -> None:
-    """Fetch and build what these servers need, and start nothing."""
+    """Fetch and build what these servers need, or have these tools, and start nothing."""
     for name in arguments.names:
-        KINDS[name]().install()
+        if name in TOOLS:
+            print(need(name, name))
+        else:
+            KINDS[name]().install()
 
 
 def kill(arguments: argparse.Namespace) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from .java import java, maven
+from .kafka_guard import Guard, Listener, said
 from .lives import environment
 from .records import Node, Record
 from .tools import built, cache, run, say
@@ -35,9 +36,9 @@ process.roles=broker,controller
 node.id={node}
 controller.quorum.voters={voters}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners={listeners}
+advertised.listeners={advertised}
+listener.security.protocol.map={protocols}
 log.dirs={data}
 auto.create.topics.enable=false
 num.partitions=1
@@ -52,10 +53,14 @@ share.coordinator.state.topic.num.partitions=5
 share.coordinator.state.topic.replication.factor={copies}
 share.coordinator.state.topic.min.isr={in_sync}
 group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
 log.retention.check.interval.ms=1000
+log.cleaner.backoff.ms=500
 broker.session.timeout.ms=6000
 """
 """A topic exists when somebody made it; a dead node is out after six seconds."""
+DETOURS = 2
+"""Proxies that may stand before a lone node: one for who publishes, one for who consumes."""
 LOG = {
     "org.slf4j.simpleLogger.defaultLogLevel": "info",
     "org.slf4j.simpleLogger.showDateTime": "true",
@@ -64,11 +69,17 @@ LOG = {
 
 
 class Kafka:
-    """A cluster of so many nodes."""
+    """A cluster of so many nodes.
 
-    def __init__(self, nodes: int) -> None:
+    Clients go where the server says that it is. So a lone node has more listeners, which send
+    their clients to ports where nobody listens before a test puts a proxy there.
+    """
+
+    def __init__(self, nodes: int, guard: Guard | None = None) -> None:
         self._nodes = nodes
-        self.ports = 2 * nodes
+        self._guard = guard
+        self._detours = DETOURS if nodes == 1 and guard is None else 0
+        self.ports = 2 * nodes + 2 * self._detours + (guard.ports if guard else 0)
 
     def install(self) -> None:
         """The jars, and a Java that is new enough."""
@@ -82,29 +93,41 @@ class Kafka:
 
     def plan(self, record: Record) -> None:
         """Format the data of each node for one cluster."""
-        clients, controllers = record.ports[: self._nodes], record.ports[self._nodes :]
-        voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(controllers, 1))
+        clients = record.ports[: self._nodes]
+        controllers = record.ports[self._nodes :][: self._nodes]
         record.version = VERSION
         record.url = "kafka://" + ",".join(f"127.0.0.1:{port}" for port in clients)
+        voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(controllers, 1))
+        more, settings = self._more(record)
         cluster = run([*self._java(), "kafka.tools.StorageTool", "random-uuid"], "name a cluster")
         for index, (port, controller) in enumerate(zip(clients, controllers, strict=True), 1):
             folder = Path(record.folder) / str(index)
             folder.mkdir()
             properties = folder / "server.properties"
-            properties.write_text(
-                CONFIGURATION.format(
-                    node=index,
-                    voters=voters,
-                    port=port,
-                    controller=controller,
-                    data=folder / "data",
-                    copies=self._nodes,
-                    in_sync=min(2, self._nodes),
-                )
+            own = [Listener("PLAINTEXT", port, port), Listener("CONTROLLER", controller)]
+            text = CONFIGURATION.format(
+                node=index,
+                voters=voters,
+                data=folder / "data",
+                copies=self._nodes,
+                in_sync=min(2, self._nodes),
+                **said([*own, *more]),
             )
+            properties.write_text(text + settings)
             form = ["kafka.tools.StorageTool", "format", "-t", cluster.strip()]
+            form += self._guard.format if self._guard else []
             run([*self._java(), *form, "-c", str(properties)], "format the data of Kafka")
             record.nodes.append(self._node(index, port, folder))
+
+    def _more(self, record: Record) -> tuple[list[Listener], str]:
+        """The listeners beside those that every node has, and what the guard sets."""
+        ports = record.ports[2 * self._nodes :]
+        if self._guard:
+            record.more = self._guard.told(ports, Path(record.folder))
+            return self._guard.listeners(ports), self._guard.settings(Path(record.folder))
+        pairs = list(zip(ports[::2], ports[1::2], strict=True))
+        record.more = {"detours": pairs}
+        return [Listener(f"DETOUR{n}", *pair) for n, pair in enumerate(pairs)], ""
 
     def _node(self, index: int, port: int, folder: Path) -> Node:
         heap = ["-Xmx1g", "-Xms256m"] if self._nodes == 1 else ["-Xmx512m", "-Xms128m"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from .debian import Debian
 from .kafka import Kafka
+from .kafka_guard import Guard
 from .lives import Kind
 from .rabbitmq import RabbitMq
 from .stores import MariaDb, Nats, PostgreSql, Redis
@@ -17,6 +18,7 @@ KINDS: Mapping[str, Callable[[], Kind]] = {
     "rabbitmq-3.10": lambda: RabbitMq(Debian("bookworm", "rabbitmq-server"), "3.10"),
     "kafka": lambda: Kafka(1),
     "kafka-3": lambda: Kafka(3),
+    "kafka-guarded": lambda: Kafka(1, Guard()),
     "redis": lambda: Redis(Debian("trixie", "redis-server")),
     "valkey": lambda: Redis(Debian("trixie", "valkey-server")),
     "nats": Nats,
@@ -26,3 +28,6 @@ KINDS: Mapping[str, Callable[[], Kind]] = {
     "jaeger": Jaeger,
     "prometheus": lambda: Prometheus(Debian("bookworm", "prometheus")),
 }
+
+TOOLS = ("kcat",)
+"""Clients that tests speak to servers with: Debian packages that bring a command of their name."""

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from types import ModuleType
 
@@ -21,11 +22,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from callcast import Bus
+from callcast.runtime import registry
+from callcast.testing import ManualClock
 
 COMMANDS = {
     "scripts/demo": "tests/docs/test_readme.py",
     "scripts/demo --orders 50 -o json": "tests/docs/test_readme.py",
     "scripts/test": ".ci/run",
+    "callcast demo --broker": "tests/e2e/test_demo_on_servers.py",
     "callcast run": "tests/unit/cli/test_run_command.py",
     "callcast backup": "tests/unit/cli/test_broker_commands.py",
     "callcast dlq redrive": "tests/unit/cli/test_broker_commands.py",
@@ -99,6 +103,25 @@ def test_hello_prints_what_the_readme_shows(tmp_path: Path) -> None:
         check=False,
     )
     assert (ran.stdout, ran.stderr) == (blocks("text")[0], "")
+
+
+def test_every_broker_of_the_table_is_there_with_its_extra() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    table = text.partition("| broker | extra | URL |\n")[2].partition("\n\n")[0]
+    rows = [[cell.strip("` ") for cell in line.strip("|").split("|")] for line in table.split("\n")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    kinds = {
+        "SqliteBroker": "",
+        "MemoryBroker": "",
+        "RabbitBroker": "rabbitmq",
+        "KafkaBroker": "kafka",
+    }
+    found = {}
+    for _, extra, url in rows[1:]:
+        assert not extra or extras[extra]
+        found[type(registry.open_broker(url, ManualClock())).__name__] = extra
+    assert found == kinds
 
 
 async def test_an_existing_api_is_called_with_a_typed_contract() -> None:

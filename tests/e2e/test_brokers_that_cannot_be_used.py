@@ -1,33 +1,20 @@
 """A command on a broker that cannot be used: one sentence, what was tried, what to do, exit 3 or 4.
 
-On a real RabbitMQ; the embedded broker's and the URLs' own mistakes are in the tests of commands.
+On a real RabbitMQ; Kafka has a file of its own, and the embedded broker's and the URLs' own mistakes
+are in the tests of commands.
 """
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from urllib.parse import SplitResult, quote, urlsplit
 
 import pytest
 from operator_parts import records
+from refused_parts import COMMANDS, PASSWORD, closed_port, mute_port, refused
 from servers import manage, missing, need
 
 pytestmark = pytest.mark.timeout(60)
-
-PASSWORD = "not-to-be-seen"
-COMMANDS = (
-    ("queues",),
-    ("dlq", "ls"),
-    ("pause", "stock"),
-    ("topology", "apply", "shop.fulfilment:service"),
-    ("demo", "--orders", "20"),
-)
-SHOP = Path(__file__).parents[2] / "examples"
 
 
 def changed(url: str, **parts: str) -> str:
@@ -39,39 +26,6 @@ def changed(url: str, **parts: str) -> str:
     host = parts.get("host", old.hostname or "")
     port = parts.get("port", str(old.port))
     return f"{scheme}://{user}:{password}@{host}:{port}{parts.get('path', old.path)}"
-
-
-def refused(url: str, *command: str, code: int) -> str:
-    """What such a command says on stderr: nothing else happens, and no traceback is shown."""
-    ran = subprocess.run(
-        [sys.executable, "-m", "callcast", *command, "--broker", url],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        cwd=SHOP,
-        check=False,
-    )
-    assert ran.returncode == code, ran.stderr
-    assert ran.stdout == ""
-    lines = ran.stderr.splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    assert len(errors) == 1, ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert PASSWORD not in ran.stderr
-    assert lines.index(errors[0]) >= len(lines) - 2  # then only what to try
-    return errors[0].removeprefix("error: ")
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-@contextmanager
-def mute_port() -> Iterator[int]:
-    """Takes connections and says nothing."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield int(listener.getsockname()[1])
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from operator_parts import records, run
+from servers import OwnServer
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -20,14 +21,15 @@ GROUPS = {"orders", "inventory", "payments", "fulfilment", "notifications"}
 SHOP = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture(params=["sqlite", "rabbitmq"])
+@pytest.fixture(params=["sqlite", "rabbitmq_url", "a_kafka_of_its_own"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A broker on which no other session runs a shop: the names of the shop's groups are fixed."""
     if request.param == "sqlite":
         found = f"sqlite:///{tmp_path / 'theirs.db'}"
         assert run("topology", "apply", "operator_parts:OTHERS", "--broker", found).exit_code == 0
         return found
-    served: str = request.getfixturevalue(f"{request.param}_url")
-    return served
+    server: str | OwnServer = request.getfixturevalue(request.param)
+    return server.url if isinstance(server, OwnServer) else server
 
 
 def environment(tmp_path: Path) -> dict[str, str]:
@@ -43,7 +45,7 @@ def groups(url: str) -> set[str]:
 
 def played(url: str, tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*DEMO, "--broker", url, *options],
+        [sys.executable, "-m", "callcast", "demo", "--broker", url, *options],
         capture_output=True,
         text=True,
         timeout=140,

@@ -21,7 +21,7 @@ BINDS = 5.0
 """Seconds within which a pause binds every worker."""
 
 
-@pytest.fixture(params=["sqlite", "rabbitmq"])
+@pytest.fixture(params=["sqlite", "rabbitmq", "kafka"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A broker that keeps what was consumed."""
     if request.param == "sqlite":
@@ -55,10 +55,14 @@ class Groups:
         self.stock = f"{self.name}-stock"
 
     def depths(self, column: str) -> dict[str, object]:
-        """By the last word of the group's name, of the topic of orders."""
+        """By the last word of the group's name, of the topic of orders.
+
+        Each group is asked for by name: the server may have hundreds of others.
+        """
         return {
             str(row["group"]).rpartition("-")[2]: row[column]
-            for row in records("queues")
+            for group in (self.mail, self.stock)
+            for row in records("queues", "--group", group)
             if row["topic"] == self.topic
         }
 

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
 from history_parts import GROUP, ORDERED, PATIENCE, PLAIN, Producers, event, producing
 
 from callcast.ports.broker import Browses, Part, Source, need
@@ -18,12 +19,20 @@ from callcast.runtime import registry
 from callcast.runtime.clock import AsyncioClock
 from callcast.testing.history import Entry, Report, Rules, check, entries
 
+IN_EACH_ORDER = [
+    ("a_rabbitmq_of_its_own", ORDERED),
+    ("a_rabbitmq_of_its_own", PLAIN),
+    ("a_kafka_of_its_own", ORDERED),
+    # The same once more, and a group of Kafka takes its time to settle.
+    pytest.param("a_kafka_of_its_own", PLAIN, marks=pytest.mark.battery),
+]
+"""Each broker of its own and each order: parameters of `broker_of_its_own` and `order`."""
 PROGRAM = Path(__file__).with_name("history_parts.py")
 TURN = 0.05
 PAGE = 500
-SILENCE = {"amqp": "heartbeat=1&connect_wait=1"}
+SILENCE = {"amqp": "heartbeat=1&connect_wait=1", "kafka": "session=2"}
 """By scheme: options with which a silent connection is noticed within seconds."""
-DEATH: dict[str, str] = {}
+DEATH = {"kafka": "session=2"}
 """By scheme: options with which the death of a process is noticed within seconds; where the end
 of its connection says it at once there are none."""
 
@@ -160,6 +169,14 @@ class Consumer:
         marks = begun.read_bytes() if begun.exists() else b""
         return marks.count(b"+") > marks.count(b"-")
 
+    def freeze(self) -> None:
+        """Let it stand still with its connections open."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.send_signal(signal.SIGCONT)
+
     async def stop(self) -> None:
         """Ask it to end, and wait until it has: it finishes what it has begun."""
         self._process.send_signal(signal.SIGTERM)
@@ -188,6 +205,7 @@ def noticing(what: Mapping[str, str], url: str) -> str:
 
 __all__ = [
     "DEATH",
+    "IN_EACH_ORDER",
     "ORDERED",
     "PATIENCE",
     "PLAIN",

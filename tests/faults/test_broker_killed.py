@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from broker_run import ORDERED, PLAIN, Run, until
+from broker_run import IN_EACH_ORDER, Run, until
 from servers import OwnServer
 
 MESSAGES = 10_000
@@ -15,7 +15,9 @@ CONSUMERS = 2
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("order", [ORDERED, PLAIN])
+@pytest.mark.parametrize(
+    ("broker_of_its_own", "order"), IN_EACH_ORDER, indirect=["broker_of_its_own"]
+)
 async def test_killed_at_a_third_and_at_half_of_ten_thousand_messages_it_loses_none(
     broker_of_its_own: OwnServer, tmp_path: Path, order: str
 ) -> None:

@@ -59,10 +59,11 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(url: str, folder: Path) -> AsyncIterator[Ground]:
+async def ground(own: OwnServer, folder: Path) -> AsyncIterator[Ground]:
+    url = own.url
     run = Run(url, folder, order=ORDERED)
     await run.prepare()
-    with Proxy.to(url) as before_producers, Proxy.to(url) as before_consumer:
+    with own.proxy() as before_producers, own.proxy() as before_consumer:
         async with (
             consuming(noticing(SILENCE, before_consumer.through(url)), run.event, folder),
             run.producers(noticing(SILENCE, before_producers.through(url))) as producers,
@@ -82,7 +83,7 @@ async def ground(url: str, folder: Path) -> AsyncIterator[Ground]:
 async def test_whatever_the_network_does_nothing_is_lost_and_all_goes_on(
     broker_of_its_own: OwnServer, tmp_path: Path, side: str, fault: str
 ) -> None:
-    async with ground(broker_of_its_own.url, tmp_path) as here:
+    async with ground(broker_of_its_own, tmp_path) as here:
         proxy = here.proxies[side]
         known, failed = proxy.accepted, here.producers.failures
         FAULTS[fault](proxy)
@@ -106,7 +107,7 @@ async def test_whatever_the_network_does_nothing_is_lost_and_all_goes_on(
 async def test_a_silence_that_lasts_is_noticed_and_a_new_connection_is_made(
     broker_of_its_own: OwnServer, tmp_path: Path, side: str, fault: str
 ) -> None:
-    async with ground(broker_of_its_own.url, tmp_path) as here:
+    async with ground(broker_of_its_own, tmp_path) as here:
         proxy = here.proxies[side]
         known = proxy.accepted
         FAULTS[fault](proxy)

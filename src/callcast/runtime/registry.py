@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from socket import socket
@@ -19,12 +20,10 @@ from callcast.ports.session import Database
 from callcast.ports.transport import Asgi, Dispatcher, Transport
 from callcast.runtime.ports import Ports
 
-_KNOWN = ("memory", "sqlite", "amqp", "amqps")
+_KNOWN = ("memory", "sqlite", "amqp", "amqps", "kafka", "kafkas")
 """Schemes of the brokers that this version has."""
 
 _NOT_YET = {
-    "kafka": "kafka",
-    "kafkas": "kafka",
     "nats": "nats",
     "redis": "redis",
     "rediss": "redis",
@@ -91,12 +90,14 @@ def open_broker(url: str, clock: Clock) -> Broker:
         return _sqlite(url, options, clock)
     if parts.scheme in {"amqp", "amqps"}:
         return _rabbitmq(url, clock)
+    if parts.scheme in {"kafka", "kafkas"}:
+        return _kafka(url, clock)
     if parts.scheme in _NOT_YET:
         name = _NOT_YET[parts.scheme]
         raise Misuse(
             f"broker {parts.scheme}://: this version of callcast has no {name} adapter yet, and"
             f" pip install 'callcast[{name}]' brings its driver only; use amqp://host/,"
-            " sqlite:///file.db or memory://"
+            " kafka://host, sqlite:///file.db or memory://"
         )
     raise Misuse(
         f"broker URL with scheme {parts.scheme!r}: use one of {', '.join(_KNOWN)},"
@@ -227,6 +228,13 @@ def _sqlite(url: str, options: Mapping[str, str], clock: Clock) -> Broker:
 def _rabbitmq(url: str, clock: Clock) -> Broker:
     load("pika", extra="rabbitmq")
     broker: Broker = load("callcast.brokers.rabbitmq").RabbitBroker(url, clock=clock)
+    return broker
+
+
+def _kafka(url: str, clock: Clock) -> Broker:
+    load("confluent_kafka", extra="kafka")
+    kafka = load("callcast.brokers.kafka")
+    broker: Broker = kafka.KafkaBroker(kafka.options_of(url, os.environ), clock=clock)
     return broker
 
 

@@ -49,11 +49,13 @@ class Proxy:
 
     The proxy has a thread and a loop of its own, so that a blocked or killed client changes
     nothing for the others. Its methods are plain, may be called from any thread, and take
-    milliseconds. It listens on 127.0.0.1 from `start` to `close`, or inside ``with``.
+    milliseconds. It listens on 127.0.0.1 from `start` to `close`, or inside ``with``; on a free
+    port, or on `listen` where clients are told one: Kafka's go where the server says that it is.
     """
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, *, listen: int = 0) -> None:
         self._target = (host, port)
+        self._listen = listen
         self._port = 0
         self._weather = Weather()
         self._watch = _Watch(self._welcome, self._forget)
@@ -102,11 +104,11 @@ class Proxy:
     # Life
 
     def start(self) -> Self:
-        """Listen on a free port."""
+        """Listen."""
         loop = self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="callcast-proxy", daemon=True)
         self._thread.start()
-        self._server = self._wait_for(loop.create_server(self._accept, "127.0.0.1", 0))
+        self._server = self._wait_for(loop.create_server(self._accept, "127.0.0.1", self._listen))
         self._port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -27,15 +27,12 @@ def writing(database: object) -> Service:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        (
-            "kafka://host",
-            r"has no kafka adapter yet, and pip install 'callcast\[kafka\]' brings its",
-        ),
+        ("kafka://host", r"pip install 'callcast\[kafka\]'"),
         ("amqp://host", r"pip install 'callcast\[rabbitmq\]'"),
         ("nats://host", "has no nats adapter yet"),
         ("rediss://host", "has no redis adapter yet"),
         ("postgresql://host", "has no postgres adapter yet"),
-        ("carrier-pigeon://", "use one of memory, sqlite, amqp, amqps, such"),
+        ("carrier-pigeon://", "use one of memory, sqlite, amqp, amqps, kafka, kafkas, such"),
         ("memory://?speed=fast", "option 'speed' is unknown"),
         ("sqlite:///a.db?sync=off", "option 'sync' is unknown"),
         ("sqlite:///a.db?retain=long", "number of seconds"),
@@ -45,7 +42,8 @@ def writing(database: object) -> Service:
 def test_a_url_that_names_no_broker_says_what_to_do(
     monkeypatch: pytest.MonkeyPatch, url: str, said: str
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pika", None)  # as if it were not installed
+    for driver in ("pika", "confluent_kafka"):
+        monkeypatch.setitem(sys.modules, driver, None)  # as if it were not installed
     with pytest.raises(Misuse, match=said):
         registry.open_broker(url, AsyncioClock())
 

@@ -352,6 +352,15 @@ def test_the_url_through_it_keeps_everything_but_the_place(server: Server) -> No
         assert proxy.through(url) == f"amqp://me:se%40cret@127.0.0.1:{proxy.port}/a%2Fb?heartbeat=2"
 
 
+def test_it_listens_where_clients_are_sent(server: Server) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for _ in range(2):  # and may do so again at once
+        with Proxy("127.0.0.1", server.port, listen=port) as proxy, connect(proxy) as client:
+            assert proxy.port == port
+            assert ask(client, b"x") == b"x"
+
+
 def test_a_url_without_a_port_is_misuse() -> None:
     with pytest.raises(Misuse, match="name host and port"):
         Proxy.to("amqp://localhost/")

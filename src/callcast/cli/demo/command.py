@@ -38,6 +38,7 @@ Examples:
   callcast demo
   callcast demo --orders 50 --seed 7 -o json
   callcast demo --broker amqp://guest:guest@localhost/demo
+  callcast demo --broker kafka://localhost:9092
 
 No server, no account: five processes and a SQLite file in a folder that goes when it ends. On a
 server of yours it uses groups of its own, and ends them when it ends.

@@ -25,6 +25,8 @@ KEPT = 600
 """Seconds for which everything published is kept, so that it can be sent again."""
 KEEPERS = ("sqlite", "amqp", "amqps")
 """Schemes whose brokers keep nothing unless they are told to."""
+SESSION = 6
+"""Seconds after which Kafka takes a killed worker for dead: the least that a server allows."""
 
 CLEAR = 60.0
 """Seconds within which a server forgets workers that were killed, so that their groups can end."""
@@ -37,7 +39,7 @@ class Ground:
     def __init__(self, given: str | None, folder: Path) -> None:
         self.is_own: bool = given is None
         """The file goes with the demo's folder: there is nothing to find and nothing to clear."""
-        self.url: str = _that_keeps(given or f"sqlite:///{folder / 'demo.db'}")
+        self.url: str = _fit(given or f"sqlite:///{folder / 'demo.db'}")
         services = {name: load(f"shop.{name}:service") for name in SERVICES}
         self.sources: Sequence[Source] = list(needs_of(services).sources)
 
@@ -93,14 +95,23 @@ class Ground:
                 await clock.sleep(LOOK)
 
 
-def _that_keeps(url: str) -> str:
-    """The URL with its log switched on, where that is an option and nothing was said of it."""
+def _fit(url: str) -> str:
+    """The URL with what a demo needs, where nothing was said of it: a log, and short waits."""
     parts = urlsplit(url)
     if parts.scheme == "memory":
         raise Failure(
             "a memory:// broker lives inside one process, and the demo has five",
-            fix="callcast demo, or --broker amqp://...",
+            fix="callcast demo, or --broker amqp://... or kafka://...",
         )
-    if parts.scheme not in KEEPERS or "retain=" in parts.query:
+    more = {
+        "retain": KEPT if parts.scheme in KEEPERS else None,
+        "session": SESSION if parts.scheme in {"kafka", "kafkas"} else None,
+    }
+    wanted = [
+        f"{name}={value}"
+        for name, value in more.items()
+        if value is not None and f"{name}=" not in parts.query
+    ]
+    if not wanted:
         return url
-    return f"{url}{'&' if parts.query else '?'}retain={KEPT}"
+    return f"{url}{'&' if parts.query else '?'}{'&'.join(wanted)}"

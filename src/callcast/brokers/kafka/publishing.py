@@ -1,0 +1,103 @@
+"""From messages to parcels, and from the driver's errors to ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from confluent_kafka import KafkaError
+
+from callcast.brokers.kafka import wire
+from callcast.brokers.kafka.codes import PURGED, UNKNOWN_PARTITION, UNKNOWN_TOPIC
+from callcast.brokers.kafka.names import redrive_topic
+from callcast.brokers.kafka.options import BODY_MAX
+from callcast.brokers.kafka.sender import Parcel
+from callcast.core.errors import NotSent, Unanswered
+from callcast.core.message import Message
+
+_NEVER = {
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.INVALID_MSG,
+    KafkaError.INVALID_RECORD,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    UNKNOWN_TOPIC,
+    UNKNOWN_PARTITION,
+    PURGED,
+}
+"""Errors after which a record is surely not stored."""
+
+PIECE = 5
+"""Keyless messages of one batch that at least go to one partition together, in their order."""
+
+
+def topic_of(message: Message) -> str:
+    """Where a message goes."""
+    if message.group is None:
+        return message.topic
+    return redrive_topic(message.topic, message.group)
+
+
+class Packing:
+    """Makes parcels of messages, each batch anew; keyless ones take turns over the partitions."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+
+    def pack(
+        self, messages: Sequence[Message], partitions: Mapping[str, int], wall: float
+    ) -> tuple[list[tuple[int, Parcel]], list[NotSent | Unanswered | None]]:
+        """The parcels with their places in the batch, and the errors of those that cannot go.
+
+        What follows a refused message of its key in this batch is refused, too.
+        """
+        parcels: list[tuple[int, Parcel]] = []
+        errors: list[NotSent | Unanswered | None] = [None] * len(messages)
+        stopped: set[tuple[str, str]] = set()
+        keyless = sum(message.key is None for message in messages)
+        given = 0
+        for index, message in enumerate(messages):
+            topic = topic_of(message)
+            why = _why_not(message, topic, partitions, wall=wall)
+            name = None if message.key is None else (topic, message.key)
+            if not why and name in stopped:
+                why = "an earlier message of its key was refused"
+            if why:
+                errors[index] = NotSent(
+                    f"message {message.id!r} was not sent: {why}", id=message.id
+                )
+                if name is not None:
+                    stopped.add(name)
+                continue
+            partition = -1
+            key = None
+            if message.key is None:
+                count = partitions[topic]
+                pieces = max(1, min(count, keyless // PIECE))
+                partition = (self._turn + given * pieces // keyless) % count
+                given += 1
+            else:
+                key = message.key.encode()
+            headers = wire.encode(message)
+            parcels.append((index, Parcel(topic, key, message.body, headers, partition)))
+        self._turn += max(1, keyless // PIECE) if keyless else 0
+        return parcels, errors
+
+
+def failure(message: Message, error: KafkaError) -> NotSent | Unanswered:
+    """What became of a message that the driver gave up."""
+    if error.code() in _NEVER:
+        return NotSent(f"message {message.id!r} was not sent: {error.str()}", id=message.id)
+    return Unanswered(f"message {message.id!r} may be stored: {error.str()}", id=message.id)
+
+
+def _why_not(message: Message, topic: str, partitions: Mapping[str, int], *, wall: float) -> str:
+    if len(message.body) > BODY_MAX:
+        return f"its body has {len(message.body)} bytes, and at most {BODY_MAX} can be sent"
+    if topic not in partitions:
+        if message.group is not None:
+            return f"there is no group {message.topic}/{message.group}: ensure it first"
+        return f"there is no topic {topic!r}: ensure it first (or check its name)"
+    if message.deliver_at is not None and message.deliver_at > wall:
+        return "Kafka does not schedule; publish it when it is due, or use a broker that does"
+    return ""

@@ -1,0 +1,238 @@
+"""Messages as Kafka records: the binary mapping of CloudEvents 1.0 onto headers, key and value.
+
+| attribute                      | where                                                     |
+|--------------------------------|-----------------------------------------------------------|
+| ``id source type subject ...`` | headers ``ce_id ce_source ce_type ce_subject ...``, UTF-8 |
+| ``datacontenttype``            | header ``content-type``                                   |
+| ``traceparent tracestate``     | headers of these names, and ``ce_traceparent`` read too   |
+| key                            | the record's key, and ``ce_partitionkey``                 |
+| user's headers                 | headers of their names                                    |
+
+A record that no callcast wrote lacks ``ce_id``: its id is its topic, partition and offset, and its
+copies say so. An event in structured mode (``application/cloudevents+json``) is read too.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TypeAlias
+
+from msgspec import Struct
+
+from callcast.brokers.kafka import origins
+from callcast.brokers.kafka.origins import ERRORS
+from callcast.core.message import NO_HEADERS, Message
+from callcast.core.outcome import DEAD_REASON
+from callcast.core.structured import is_structured, parse
+
+Headers: TypeAlias = list[tuple[str, bytes | None]]
+
+ROUND = "callcast-round"
+"""How many times a record of a retry topic was `Later`."""
+DUE = "callcast-due"
+"""The wall-clock time before which a record of a retry topic is not handed out."""
+NULL = "callcast-null"
+"""A dead letter whose value was null: null would delete it from a compacted topic."""
+KEY = "callcast-key"
+"""The key of a message that died: dead letters are keyed by source and id."""
+DELIVER_AT = "callcast-deliver-at"
+ROUND_MAX = 999_999_999
+DUE_MAX = 99_999_999_999.0
+"""Somebody else's header of our name may say anything; `marks` has room for so much."""
+
+_OURS = (ROUND, DUE, NULL, KEY)
+_VERSION = ("ce_specversion", b"1.0")
+_JSON = ("content-type", b"application/json")
+_TEXTS: tuple[tuple[str, str], ...] = (
+    ("ce_subject", "subject"),
+    ("ce_dataschema", "dataschema"),
+    ("ce_correlationid", "correlation_id"),
+    ("ce_causationid", "causation_id"),
+    ("traceparent", "traceparent"),
+    ("tracestate", "tracestate"),
+)
+KNOWN = frozenset(
+    {
+        *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_partitionkey"),
+        *("ce_expirytime", "content-type", "ce_traceparent", "ce_tracestate", DELIVER_AT),
+        *_OURS,
+        *(header for header, _ in _TEXTS),
+    }
+)
+"""Headers that are no user's."""
+
+
+class Record(Struct, frozen=True, gc=False):
+    """What Kafka stores, byte for byte: it is copied to other topics as it is."""
+
+    topic: str
+    partition: int
+    offset: int
+    time: float
+    """Seconds since the epoch; 0 when the record has none."""
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    @property
+    def where(self) -> str:
+        """``topic/partition/offset``."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+def encode(message: Message) -> Headers:
+    """The headers of a message; its value is its body, its key its key."""
+    headers: Headers = [
+        _VERSION,
+        ("ce_id", message.id.encode()),
+        ("ce_source", message.source.encode()),
+        ("ce_type", message.type.encode()),
+        _JSON
+        if message.datacontenttype == "application/json"
+        else ("content-type", message.datacontenttype.encode()),
+    ]
+    if message.time:
+        headers.append(("ce_time", _timestamp(message.time)))
+    if message.key is not None:
+        headers.append(("ce_partitionkey", message.key.encode()))
+    for name, field in _TEXTS:
+        text: str | None = getattr(message, field)
+        if text is not None:
+            headers.append((name, text.encode()))
+    if message.expires is not None:
+        headers.append(("ce_expirytime", _timestamp(message.expires)))
+    if message.deliver_at is not None:
+        headers.append((DELIVER_AT, repr(message.deliver_at).encode()))
+    if message.headers:
+        headers.extend(
+            (name, text.encode())
+            for name, text in message.headers.items()
+            if name not in KNOWN and not name.startswith(origins.PREFIXES)
+        )
+    return headers
+
+
+def decode(record: Record, topic: str) -> Message:
+    """The message of a record; `topic` is its contract's, also where it lies in a retry topic."""
+    found = dict(record.headers)
+    body = record.value or b""
+    content_type = _text(found.get("content-type"))
+    if is_structured(content_type) and (event := parse(body)) is not None:
+        found.update((f"ce_{name}", text.encode()) for name, text in event.attributes.items())
+        content_type, body = event.content_type, event.data
+    key = found.get("ce_partitionkey") or found.get(KEY, record.key)
+    deliver_at = found.get(DELIVER_AT)
+    return Message(
+        id=_text(found.get("ce_id")) or origins.place_of(found) or record.where,
+        source=_text(found.get("ce_source")) or f"kafka:{topic}",
+        type=_text(found.get("ce_type")) or topic,
+        topic=topic,
+        body=body,
+        key=None if key is None else _text(key),
+        time=_seconds(found.get("ce_time")) or 0.0,
+        subject=_text(found.get("ce_subject")),
+        datacontenttype=content_type or "application/json",
+        dataschema=_text(found.get("ce_dataschema")),
+        correlation_id=_text(found.get("ce_correlationid")),
+        causation_id=_text(found.get("ce_causationid")),
+        traceparent=_text(found.get("traceparent") or found.get("ce_traceparent")),
+        tracestate=_text(found.get("tracestate") or found.get("ce_tracestate")),
+        expires=_seconds(found.get("ce_expirytime")),
+        deliver_at=_number(deliver_at),
+        headers=_others(found),
+    )
+
+
+def put_off(record: Record, notes: Mapping[str, str], *, round: int, due: float) -> Headers:
+    """The headers of a record's copy in a retry topic."""
+    more = {**notes, **_identified(record), ROUND: str(round), DUE: repr(due)}
+    return with_headers(record.headers, more)
+
+
+def buried(record: Record, notes: Mapping[str, str], *, group: str, attempts: int) -> Headers:
+    """The headers of a record's copy among the dead letters: ours, and those of Kafka itself."""
+    more = {
+        **notes,
+        **_identified(record),
+        f"{ERRORS}topic": record.topic,
+        f"{ERRORS}partition": str(record.partition),
+        f"{ERRORS}offset": str(record.offset),
+        f"{ERRORS}group": group,
+        f"{ERRORS}delivery.count": str(attempts),
+        f"{ERRORS}message": notes.get(DEAD_REASON, ""),
+    }
+    if record.value is None:
+        more[NULL] = "1"
+    kept = [pair for pair in record.headers if pair[0] not in {ROUND, DUE, KEY}]
+    return [*with_headers(kept, more), (KEY, record.key)]
+
+
+def with_headers(headers: Headers, more: Mapping[str, str]) -> Headers:
+    """These headers, with those of `more` instead of any of the same names."""
+    return [
+        *(pair for pair in headers if pair[0] not in more),
+        *((name, text.encode("utf-8", "backslashreplace")) for name, text in more.items()),
+    ]
+
+
+def round_of(record: Record) -> int:
+    """How many times it was `Later`."""
+    return int(min(max(0.0, _number(_last(record.headers, ROUND)) or 0.0), ROUND_MAX))
+
+
+def due_of(record: Record) -> float:
+    """The wall-clock time before which it is not handed out; 0 for at once."""
+    return min(max(0.0, _number(_last(record.headers, DUE)) or 0.0), DUE_MAX)
+
+
+def identity(message: Message) -> bytes:
+    """The key of a message among dead letters: an id alone is unique in its source only."""
+    return f"{message.source}/{message.id}".encode()
+
+
+def _last(headers: Sequence[tuple[str, bytes | None]], name: str) -> bytes | None:
+    return next((value for header, value in reversed(headers) if header == name), None)
+
+
+def _identified(record: Record) -> Mapping[str, str]:
+    """What a copy says of its identity where the record does not: its place is the first one."""
+    return {} if _last(record.headers, "ce_id") else {"ce_id": record.where}
+
+
+def _others(found: Mapping[str, bytes | None]) -> Mapping[str, str]:
+    others = {
+        name: origins.text_of(name, value) for name, value in found.items() if name not in KNOWN
+    }
+    return origins.told(others) if others else NO_HEADERS
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("utf-8", "backslashreplace")
+
+
+def _number(value: bytes | None) -> float | None:
+    """A number, or None for what is none: records of others must not stop a partition."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _timestamp(seconds: float) -> bytes:
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z").encode()
+
+
+def _seconds(value: bytes | None) -> float | None:
+    """The seconds of an RFC 3339 time, or None for what is none; without a zone it is UTC."""
+    if value is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(value.decode())
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,258 @@
+"""What a group decides about one process: partitions that come and go, in the driver's thread."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+from kafka_fake import FakeConsumer, install
+from kafka_fake_cluster import Came, Cluster
+from kafka_parts import PLACE, record
+
+from callcast.brokers.kafka import codes, share
+from callcast.brokers.kafka.desk import Desk
+from callcast.brokers.kafka.member import Member
+from callcast.brokers.kafka.names import names_of
+from callcast.brokers.kafka.share import LAST_WAIT, Bench, Habits, Share
+from callcast.core.errors import Misuse, Unavailable
+from callcast.core.outcome import DONE
+from callcast.ports.broker import Source
+from callcast.testing import ManualClock
+
+BILLING = Source("orders", "billing")
+NAMES = names_of(BILLING)
+GROUP = NAMES.group
+
+
+class Ticking(ManualClock):
+    """A clock that goes on by a step each time it is asked: no test waits for it."""
+
+    step = 0.5
+
+    def now(self) -> float:
+        self._ticks = getattr(self, "_ticks", 0.0) + self.step
+        return super().now() + self._ticks
+
+
+class Alone:
+    """A share that is polled by the test, of a member without a thread."""
+
+    def __init__(self, cluster: Cluster, *, revoke_wait: float = 5.0) -> None:
+        cluster.make("orders", 2)
+        self.cluster = cluster
+        self.desk = Desk(BILLING)
+        habits = Habits(config={}, clock=Ticking(), revoke_wait=revoke_wait)
+        self.bench = Bench(self.desk, habits)
+        self.share = Share(GROUP, self.bench)
+        self.share.subscribe(["orders"])
+        self.hand = self.desk.join()
+
+    @property
+    def driver(self) -> FakeConsumer:
+        [found] = self.cluster.members[GROUP]
+        return found
+
+    def feed(self, count: int, *, value: bytes = b"{}") -> None:
+        records = [record(offset, value=value) for offset in range(count)]
+        self.desk.feed(PLACE, records, now=self.bench.clock.now(), wall=0.0)
+
+    def take(self, count: int) -> list:
+        return self.desk.take(self.hand, count, lease=60.0, now=self.bench.clock.now())[0]
+
+    def settle(self, taken: list) -> None:
+        self.desk.settle(self.hand, [(one, DONE) for one in taken], self.bench.clock.now())
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> Alone:
+    monkeypatch.setattr(share, "AGAIN", 0.001)
+    monkeypatch.setattr(share, "LOOK", 0.001)
+    return Alone(install(monkeypatch))
+
+
+def test_what_is_assigned_begins_where_it_was_left(alone: Alone) -> None:
+    alone.cluster.committed[GROUP][PLACE] = (7, "c1 0 1,2s")
+    assert not alone.share.is_assigned
+    assert alone.share.poll(0.0) == ()
+    assert alone.share.is_assigned
+    assert alone.desk.windows[PLACE].position == 7
+    assert alone.driver.positions == {PLACE: 7, ("orders", 1): 0}
+
+
+def test_a_partition_that_cannot_be_asked_about_is_not_read(alone: Alone) -> None:
+    """It is not read from its start instead, however long the answer takes."""
+    alone.cluster.committed[GROUP][PLACE] = (7, "")
+    alone.cluster.refuse("committed", *[codes.TIMED_OUT] * int(LAST_WAIT / Ticking.step + 3))
+    alone.share.poll(0.0)
+    assert isinstance(alone.bench.trouble, Unavailable)
+    assert "no answer: " in str(alone.bench.trouble)
+    assert alone.desk.windows[PLACE].position == 7
+
+
+def test_an_error_of_one_partition_s_position_is_no_position(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone.cluster.committed[GROUP][PLACE] = (7, "")
+    well, calls = FakeConsumer.committed, []
+
+    def committed(driver: FakeConsumer, parts: list, **more: object) -> list:
+        found = well(driver, parts, **more)
+        calls.append(found)
+        if len(calls) > 1:
+            return found
+        bad = KafkaError(KafkaError.NOT_COORDINATOR)
+        return [type("Part", (), {"error": bad})(), *found[1:]]
+
+    monkeypatch.setattr(FakeConsumer, "committed", committed)
+    alone.share.poll(0.0)
+    assert len(calls) == 2
+    assert alone.desk.windows[PLACE].position == 7
+
+
+def test_who_is_to_stop_asks_no_more(alone: Alone) -> None:
+    alone.bench.is_stopping = True
+    alone.share.poll(0.0)
+    assert alone.desk.windows == {}
+
+
+def test_a_full_partition_is_paused_and_goes_on_below_half(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share, "OPEN_MAX", 10)
+    alone.share.poll(0.0)
+    alone.feed(10)
+    alone.share.regulate(["other"])
+    assert alone.driver.paused == set()
+    for _ in range(2):
+        alone.share.regulate(["orders"])
+        assert alone.driver.paused == {PLACE}
+    alone.settle(alone.take(5))
+    alone.share.regulate(["orders"])
+    assert alone.driver.paused == {PLACE}
+    alone.settle(alone.take(1))
+    alone.share.regulate(["orders"])
+    assert alone.driver.paused == set()
+
+
+def test_large_bodies_fill_a_partition_too(alone: Alone, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(share, "SIZE_MAX", 100)
+    alone.share.poll(0.0)
+    alone.feed(2, value=b"x" * 50)
+    alone.share.regulate(["orders"])
+    assert alone.driver.paused == {PLACE}
+
+
+def test_what_is_revoked_commits_what_is_done_before_it_goes(alone: Alone) -> None:
+    alone.share.poll(0.0)
+    alone.feed(3)
+    pumped: list[int] = []
+
+    def pump() -> None:
+        pumped.append(1)
+        alone.settle(taken)
+
+    alone.bench.pump = pump
+    taken = alone.take(2)
+    alone.driver.revoke(PLACE)
+    assert pumped == [1]
+    assert alone.cluster.committed[GROUP][PLACE] == (2, "")
+    assert list(alone.desk.windows) == [("orders", 1)]
+
+
+def test_what_is_out_too_long_is_a_crash_for_the_next_owner(alone: Alone) -> None:
+    alone.share.poll(0.0)
+    alone.feed(2)
+    alone.take(1)
+    alone.driver.revoke(PLACE)
+    assert alone.cluster.committed[GROUP][PLACE] == (0, "c1 0 1c1")
+
+
+@pytest.mark.parametrize("question", ["commit", "commit_one"])
+def test_a_last_commit_is_tried_again_while_that_can_help(alone: Alone, question: str) -> None:
+    alone.share.poll(0.0)
+    alone.feed(1)
+    alone.settle(alone.take(1))
+    alone.cluster.refuse(question, KafkaError.REBALANCE_IN_PROGRESS, codes.TIMED_OUT)
+    alone.driver.revoke(PLACE)
+    assert alone.cluster.committed[GROUP][PLACE] == (1, "")
+    assert alone.bench.trouble is None
+
+
+@pytest.mark.parametrize(
+    ("code", "times"),
+    [(KafkaError.ILLEGAL_GENERATION, 1), (KafkaError.REBALANCE_IN_PROGRESS, 100)],
+)
+def test_a_last_commit_that_is_refused_for_good_is_told(
+    alone: Alone, code: int, times: int
+) -> None:
+    alone.share.poll(0.0)
+    alone.feed(1)
+    alone.settle(alone.take(1))
+    alone.cluster.refuse("commit", *[code] * times)
+    alone.driver.revoke(PLACE)
+    assert PLACE not in alone.cluster.committed[GROUP]
+    assert "could not commit" in str(alone.bench.trouble)
+    assert PLACE not in alone.desk.windows
+
+
+def test_a_partition_that_was_never_read_commits_nothing_but_what_was_noted(alone: Alone) -> None:
+    alone.share.poll(0.0)
+    alone.driver.revoke(PLACE, is_lost=True)
+    assert PLACE not in alone.cluster.committed[GROUP]
+    alone.driver.revoke(("orders", 9))
+    assert list(alone.desk.windows) == [("orders", 1)]
+
+
+def test_servers_that_are_away_are_told(alone: Alone) -> None:
+    tell = alone.driver.config["error_cb"]
+    tell(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    assert alone.bench.trouble is None
+    tell(KafkaError(codes.ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    assert "no broker answers: 1/1 brokers are down" in str(alone.bench.trouble)
+
+
+# The member around two of them
+
+
+@pytest.fixture
+def member(monkeypatch: pytest.MonkeyPatch) -> Member:
+    cluster = install(monkeypatch)
+    cluster.make("orders", 1)
+    habits = Habits(config={}, clock=ManualClock(), revoke_wait=5.0)
+    return Member(BILLING, NAMES, habits)
+
+
+def test_an_error_that_the_driver_cannot_get_over_is_raised(member: Member) -> None:
+    fatal = KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "fenced", fatal=True)
+    with pytest.raises(KafkaException):
+        member._receive([Came(PLACE, 0, fatal)])  # type: ignore[list-item]
+
+
+def test_a_trouble_is_told_once_unless_it_lasts(member: Member) -> None:
+    gone = KafkaError(KafkaError.OFFSET_OUT_OF_RANGE)
+    member._receive([Came(PLACE, 0, gone)])  # type: ignore[list-item]
+    trouble = member.trouble
+    assert isinstance(trouble, Misuse)
+    member.heard(trouble)
+    assert member.trouble is trouble
+    member._receive([Came(PLACE, 0, KafkaError(codes.TRANSPORT))])  # type: ignore[list-item]
+    member.heard(trouble)
+    assert isinstance(member.trouble, Unavailable)
+    member.heard(member.trouble)
+    assert member.trouble is None
+
+
+def test_a_thread_that_dies_says_so_and_keeps_nobody_waiting(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caught: list[object] = []
+    monkeypatch.setattr(threading, "excepthook", caught.append)
+    monkeypatch.setattr(member, "_turn", None)
+    member.start()
+    member.join()
+    assert len(caught) == 1
+    assert member.is_ended
+    assert "the reading thread died" in str(member.trouble)
+    member.heard(member.trouble)  # type: ignore[arg-type]
+    assert member.trouble is not None
