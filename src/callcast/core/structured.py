@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
 
 CONTENT_TYPE = "application/cloudevents+json"
 JSON = "application/json"
+CONTENT_TYPES_KEPT = 64
+"""Asked for each message that comes; a program sees a few of them."""
 
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
@@ -24,6 +27,7 @@ class Structured(NamedTuple):
     """JSON as it was written; what is no JSON as its bytes."""
 
 
+@lru_cache(CONTENT_TYPES_KEPT)
 def is_structured(content_type: str | None) -> bool:
     """Whether a body of this type is a whole event."""
     return content_type is not None and content_type.partition(";")[0].strip() == CONTENT_TYPE

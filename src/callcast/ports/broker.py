@@ -98,6 +98,9 @@ class Traits(Struct, frozen=True):
     """`Event(amqp=)` is carried out: its exchange is not made and its queue is not either."""
     collapses_letters: bool = True
     """A message that dies again replaces its dead letter; else commands show the latest alone."""
+    publishes_at_once: int = 1
+    """Batches of publishes on their way side by side: more than one where the broker confirms each
+    in its own time, so that one is encoded while it works on another."""
 
 
 class Unsettled(CallcastError):

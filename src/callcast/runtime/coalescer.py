@@ -1,4 +1,4 @@
-"""The coalescer: single publishes gather into a batch while the previous one is on its way."""
+"""The coalescer: single publishes gather into a batch while earlier ones are on their way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from callcast.core.errors import CircuitOpen, NotSent, Unanswered, Unpublished
 from callcast.core.message import Message
-from callcast.policies.breaker import Breaker, Phase
+from callcast.policies.breaker import Breaker, Circuit, Phase
 from callcast.policies.notes import summary
 from callcast.policies.options import CircuitBreaker
 from callcast.ports.broker import Broker
@@ -61,13 +61,15 @@ class Entry(Struct, eq=False):
 
 
 class Coalescer:
-    """Between publishers and a broker: one batch is under way, the next one gathers meanwhile.
+    """Between publishers and a broker: a batch is under way, the next one gathers meanwhile.
 
-    So nobody waits for a timer, and publishes of one key that are awaited one after the other keep
-    their order. One that follows a batch of one finds itself alone again, most likely: it is sent
-    from its own coroutine, which saves three turns of the loop. At most `waiting_max` publishes
-    wait in memory; further ones wait outside, until there is room or their deadline has passed. A
-    breaker stands before the broker and is asked once per batch: a failed batch is one failure.
+    Several are under way where that is worth it to the broker (`Traits.publishes_at_once`), but one
+    only while its circuit is not closed. So nobody waits for a timer, and publishes of one key that
+    are awaited one after the other keep their order. One that follows a batch of one finds itself
+    alone again, most likely: it is sent from its own coroutine, which saves three turns of the
+    loop. At most `waiting_max` publishes wait in memory; further ones wait outside, until there is
+    room or their deadline has passed. A breaker stands before the broker and is asked once per
+    batch: a failed batch is one failure.
 
     What waits here is lost with the process; its publisher has not been told that it was sent.
     """
@@ -90,7 +92,9 @@ class Coalescer:
         self._waiting_max = waiting_max
         self._breaker = Breaker(breaker or CircuitBreaker(), lock=threading.Lock())
         self._buffer: deque[Entry] = deque()  # appended by `publish`, taken by the sending child
-        self._under_way: Sequence[Entry] = ()
+        self._under_way: list[Sequence[Entry]] = []
+        self._flights: list[tuple[Child, Sequence[Entry]]] = []  # where several may be
+        self._at_once = broker.traits.publishes_at_once
         self._is_alone = False  # the last batch was one message
         self._outside: deque[asyncio.Future[None]] = deque()  # publishers that wait for room
         self._bell = Bell()  # rung when the sending child has something to do
@@ -146,18 +150,43 @@ class Coalescer:
     async def _send_on(self) -> None:
         try:
             while True:
-                batch = () if self._under_way else self._take()
+                batch = () if self._is_full else self._take()
                 if batch:
                     self._is_alone = len(batch) == 1
-                    await self._send(batch)
+                    await self._depart(batch)
                 elif self._closing is None or self._under_way:
                     await self._bell.wait()
                 else:
                     return
         finally:
+            for child, batch in self._flights:
+                child.cancel()
+                _give_up_all(batch, "the bus is closed")
             _give_up_all(self._buffer, "the bus is closed")
             self._buffer.clear()
             self._let_in()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether no further batch is to leave now."""
+        is_one = self._breaker.state is not Circuit.CLOSED
+        return len(self._under_way) >= (1 if is_one else self._at_once)
+
+    async def _depart(self, batch: Sequence[Entry]) -> None:
+        """Send a batch; return as soon as the next one may leave."""
+        self._under_way.append(batch)
+        if self._at_once == 1:
+            await self._send(batch)
+            return
+        child = self._tasks.start(self._fly(batch), name="coalescer: batch")
+        self._flights = [each for each in self._flights if not each[0].done]
+        self._flights.append((child, batch))
+
+    async def _fly(self, batch: Sequence[Entry]) -> None:
+        try:
+            await self._send(batch)
+        finally:
+            self._bell.ring()
 
     async def _send_alone(self, entry: Entry) -> None:
         """Send one from its publisher's coroutine, past the sending child, which waits meanwhile.
@@ -168,7 +197,8 @@ class Coalescer:
             entry.give_up(LATE)
         try:
             if not entry.ended.done():
-                await self._send((entry,), coarse=False)
+                self._under_way.append(batch := (entry,))
+                await self._send(batch, coarse=False)
         except BaseException:
             if entry.ended.done():
                 entry.ended.exception()  # seen: the error that is on its way says more
@@ -195,22 +225,24 @@ class Coalescer:
         return batch
 
     async def _send(self, batch: Sequence[Entry], *, coarse: bool = True) -> None:
-        start = self._clock.now()
-        token = self._breaker.admit(start)
-        self._tell_changes()
-        if token is None:
-            for entry in batch:
-                entry.fail(self._open(entry.message, start))
-            return
-        self._under_way = batch
-        for entry in batch:
-            entry.is_under_way = True
-        is_failed = True
+        """Send a batch that is among those under way."""
         try:
-            is_failed = await self._publish(batch, coarse=coarse)
+            start = self._clock.now()
+            token = self._breaker.admit(start)
+            self._tell_changes()
+            if token is None:
+                for entry in batch:
+                    entry.fail(self._open(entry.message, start))
+                return
+            for entry in batch:
+                entry.is_under_way = True
+            is_failed = True
+            try:
+                is_failed = await self._publish(batch, coarse=coarse)
+            finally:
+                self._record(token, is_failed=is_failed)
         finally:
-            self._under_way = ()
-            self._record(token, is_failed=is_failed)
+            self._under_way.remove(batch)
 
     async def _publish(self, batch: Sequence[Entry], *, coarse: bool) -> bool:
         """Publish a batch and end its entries; whether the broker failed."""
@@ -301,11 +333,12 @@ class Coalescer:
                 elif not entry.ended.done():
                     kept.append(entry)
             self._buffer = kept
-            for entry in self._under_way:
+            under_way = [entry for batch in self._under_way for entry in batch]
+            for entry in under_way:
                 if entry.deadline <= now:
                     entry.give_up(LATE)
             self._let_in()
-            open_entries = [*kept, *(e for e in self._under_way if not e.ended.done())]
+            open_entries = [*kept, *(entry for entry in under_way if not entry.ended.done())]
             if not open_entries:
                 self._sweeping = None
                 return

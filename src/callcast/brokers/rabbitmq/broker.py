@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from msgspec.structs import replace
@@ -16,7 +16,7 @@ from callcast.brokers.rabbitmq.desk import Hand
 from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.intake import Intake
-from callcast.brokers.rabbitmq.thread import Stopped
+from callcast.brokers.rabbitmq.thread import Stopped, Work
 from callcast.core.errors import Misuse, NotSent
 from callcast.core.message import Message
 from callcast.ports.broker import Difference, Glimpse, Lag, Part, Source, Traits
@@ -31,6 +31,7 @@ TRAITS = Traits(
     release_costs="nothing here; a note in a stream when it goes back to the broker",
     binds=True,
     collapses_letters=False,  # a queue cannot be asked whether it has a message already
+    publishes_at_once=4,
 )
 
 
@@ -81,7 +82,8 @@ class RabbitBroker:
         """Make all messages durable: each was confirmed by the broker. Raises `Unpublished`."""
         house = self._open_house()
         if messages:
-            await self._run(lambda: mail.publish(house, messages, self._traits))
+            answers = await self._run(lambda: mail.post(house, messages, self._traits))
+            mail.check(house, messages, answers)
 
     async def consume(
         self, source: Source, *, part: Part = Part.READY, lease: float = 60.0, prefetch: int = 250
@@ -225,7 +227,7 @@ class RabbitBroker:
             self._house = House(self._endpoints, self._options, self._clock)
         return self._house
 
-    async def _run(self, make: Callable[[], Coroutine[object, object, R]]) -> R:
+    async def _run(self, make: Callable[[], Work[R]]) -> R:
         house = self._open_house()
         try:
             return await house.thread.run(make)

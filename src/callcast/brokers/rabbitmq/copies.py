@@ -17,8 +17,8 @@ from __future__ import annotations
 from callcast.brokers.rabbitmq import deaths, foreign
 from callcast.brokers.rabbitmq.desk import Held
 from callcast.brokers.rabbitmq.ladder import STEPS, step
+from callcast.brokers.rabbitmq.letters import Letter, letter, with_headers
 from callcast.brokers.rabbitmq.names import Names, routing_key
-from callcast.brokers.rabbitmq.port import Letter, letter, with_headers
 from callcast.brokers.rabbitmq.wire import Arrived, Way, headers_of
 from callcast.core.message import Message
 from callcast.core.outcome import Dead, Later, dead_letter, noted

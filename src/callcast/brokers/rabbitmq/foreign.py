@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from pika import BasicProperties
 
 from callcast.brokers.rabbitmq import wire
-from callcast.brokers.rabbitmq.port import Letter
+from callcast.brokers.rabbitmq.letters import Letter
 from callcast.brokers.rabbitmq.wire import Arrived, Frame, Raw, Way
 from callcast.core.amqp import Address
 from callcast.core.message import Message

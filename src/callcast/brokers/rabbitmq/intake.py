@@ -17,13 +17,12 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 
-from pika import BasicProperties, spec
-
-from callcast.brokers.rabbitmq import copies, foreign, spread
+from callcast.brokers.rabbitmq import copies, spread
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.desk import Desk, Hand, Held, Move, Stub
 from callcast.brokers.rabbitmq.faults import NOT_FOUND, ChannelLost
 from callcast.brokers.rabbitmq.house import House
+from callcast.brokers.rabbitmq.inlet import Inlet
 from callcast.brokers.rabbitmq.names import Names
 from callcast.brokers.rabbitmq.pardons import Return, back, records
 from callcast.brokers.rabbitmq.port import Port, close_quietly
@@ -40,8 +39,6 @@ TICK_MAX = 0.5
 """Seconds between two looks at leases and idleness, at most; a tenth of the shortest lease."""
 RETRY_FIRST, RETRY_MAX = 0.1, 5.0
 """Seconds between attempts to come back; doubled each time."""
-
-Coming = tuple[spec.Basic.Deliver, BasicProperties, bytes, str]
 
 
 class Intake:
@@ -68,7 +65,7 @@ class Intake:
         self._port: Port | None = None
         self._receipts = Receipts(is_bound=source.bound is not None)
         self._tags: dict[str, str] = {}  # of our subscriptions, by queue
-        self._coming: list[Coming] = []
+        self._inlet = Inlet(house.loop, source, self._came)
         self._sorter = Sorter(house, self, self.names, is_ordered=is_ordered, prefetch=prefetch)
         self._is_ended = False
         self._is_suspended = False
@@ -97,7 +94,7 @@ class Intake:
     @property
     def coming(self) -> int:
         """How many have arrived and have no place yet."""
-        return len(self._coming) + self._sorter.waiting
+        return len(self._inlet) + self._sorter.waiting
 
     def wake(self) -> None:
         """Wake those who fetch; from any thread."""
@@ -185,15 +182,8 @@ class Intake:
             prefetch = max(1, prefetch // 2)
             arguments["x-priority"] = spread.priority(self._house.worker, queue)
 
-        def on_message(
-            method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
-        ) -> None:
-            if not self._coming:
-                self._house.loop.call_soon(self._came)
-            self._coming.append((method, properties, body, queue))
-
-        self._tags[queue] = await port.consume(
-            queue, on_message, prefetch=prefetch, arguments=arguments
+        self._tags[queue] = await self._inlet.open(
+            port, queue, prefetch=prefetch, arguments=arguments
         )
 
     async def _unsubscribe(self) -> None:
@@ -262,7 +252,7 @@ class Intake:
         with self.lock:
             self.desk.void()
         self._tags.clear()
-        self._coming.clear()
+        self._inlet.clear()
         self._sorter.clear()
         self._receipts.void()
         if not self._is_ended and self._port is not None:  # else it was closed on purpose
@@ -299,15 +289,13 @@ class Intake:
             self._take_in()
 
     def _take_in(self) -> None:
-        coming, self._coming = self._coming, []
-        now, source, generation = self._house.clock.now(), self._source, self.generation
+        now, generation = self._house.clock.now(), self.generation
         sorter = self._sorter if self.part is Part.READY else None
         adopted: list[Return] = []
         with self.lock:
-            for method, properties, body, queue in coming:
-                arrived = foreign.read(source, (method, properties, body))
-                stub = Stub(method.delivery_tag or 0, queue, generation, arrived.crashes)
-                if method.redelivered and self.desk.adopt(arrived, stub, now):
+            for queue, tag, is_redelivered, arrived in self._inlet.take():
+                stub = Stub(tag, queue, generation, arrived.crashes)
+                if is_redelivered and self.desk.adopt(arrived, stub, now):
                     adopted.append(back(queue, arrived.message, arrived.count - 1))
                 elif sorter is None or not sorter.takes(stub, arrived):
                     self.desk.arrive(arrived, stub, now)

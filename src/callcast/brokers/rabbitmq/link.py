@@ -6,13 +6,12 @@ import asyncio
 import ssl
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
 from pika import ConnectionParameters, PlainCredentials, SSLOptions
-from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.channel import Channel
 
 from callcast.brokers.rabbitmq.address import Endpoint, Options
+from callcast.brokers.rabbitmq.connection import Connection
 from callcast.brokers.rabbitmq.faults import ChannelLost, of_channel, of_opening
 from callcast.brokers.rabbitmq.port import Loop, Port, fail, fulfil, fulfilling
 from callcast.core.errors import CallcastError, Misuse, Unavailable
@@ -64,7 +63,7 @@ class Link:
             channel = connection.channel(on_open_callback=fulfilling(opened))
         except Exception as error:
             raise of_channel(error) from error
-        port = Port(channel, self._loop)
+        port = Port(connection, channel, self._loop)
         port.on_lost(lambda lost: fail(opened, lost))
         self._ports.add(port)
         port.on_lost(lambda _: self._ports.discard(port))
@@ -138,7 +137,7 @@ class Link:
             on_open_callback=on_open,
             on_open_error_callback=on_error,
             on_close_callback=self._lost,
-            custom_ioloop=self._loop,
+            loop=self._loop,
         )
         try:
             async with asyncio.timeout(self._options.connect_wait):
@@ -175,31 +174,6 @@ class Link:
             port.lose(lost)
         if isinstance(connection, Connection) and connection.ended is not None:
             fulfil(connection.ended, None)
-
-
-class Connection(AsyncioConnection):
-    """Writes what one turn of the loop has to say in one piece: writes are what costs."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._pieces: list[bytes] = []
-        self.ended: asyncio.Future[None] | None = None
-        super().__init__(*args, **kwargs)
-
-    def _adapter_emit_data(self, data: bytes) -> None:
-        if not self._pieces:
-            self.ioloop.call_soon(self._flush)
-        self._pieces.append(data)
-
-    def _flush(self) -> None:
-        pieces, self._pieces = self._pieces, []
-        # The stubs leave out what adapters are to override.
-        super()._adapter_emit_data(b"".join(pieces))  # type: ignore[misc]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-
-    def abort(self) -> None:
-        """Drop the transport: nothing more is read or written."""
-        # As the stubs leave out this one, the end of a connection without a word. The driver wants
-        # an error for it where it has none of its own: while a connection opens.
-        self._terminate_stream(ConnectionError("dropped"))  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 
 
 def _parameters(endpoint: Endpoint, options: Options, name: str) -> ConnectionParameters:

@@ -19,8 +19,9 @@ from pika import BasicProperties, spec
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.house import House
+from callcast.brokers.rabbitmq.letters import Letter, letter
 from callcast.brokers.rabbitmq.names import Names, log_name
-from callcast.brokers.rabbitmq.port import Letter, close_quietly, letter
+from callcast.brokers.rabbitmq.port import close_quietly
 from callcast.brokers.rabbitmq.wire import Frame, headers_of, read
 from callcast.core.errors import Misuse, Unavailable
 from callcast.ports.broker import Glimpse, Source, Start

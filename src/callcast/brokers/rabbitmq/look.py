@@ -20,9 +20,10 @@ from callcast.brokers.rabbitmq.desk import Held
 from callcast.brokers.rabbitmq.faults import ChannelLost
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.intake import Intake
+from callcast.brokers.rabbitmq.letters import Letter
 from callcast.brokers.rabbitmq.names import Names
 from callcast.brokers.rabbitmq.pardons import Return, back, records
-from callcast.brokers.rabbitmq.port import Counts, Got, Letter, Port, close_quietly
+from callcast.brokers.rabbitmq.port import Counts, Got, Port, close_quietly
 from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import Misuse, Unavailable
 from callcast.core.message import Message

@@ -8,9 +8,10 @@ from callcast.brokers.rabbitmq import foreign
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.faults import ACCESS_REFUSED, NOT_FOUND, ChannelLost
 from callcast.brokers.rabbitmq.house import House
+from callcast.brokers.rabbitmq.letters import Letter, letter
 from callcast.brokers.rabbitmq.names import routing_key
-from callcast.brokers.rabbitmq.port import Letter, letter
 from callcast.brokers.rabbitmq.sender import Answer
+from callcast.brokers.rabbitmq.thread import Work
 from callcast.brokers.rabbitmq.wire import PUBLISHED, headers_of
 from callcast.core.amqp import TO, address_of
 from callcast.core.errors import CallcastError, NotSent, Unanswered, Unpublished
@@ -18,32 +19,55 @@ from callcast.core.message import Message
 from callcast.ports.broker import Traits
 
 
-async def publish(house: House, messages: Sequence[Message], traits: Traits) -> None:
-    """Publish all; raises `Unpublished`. On the thread's loop."""
-    errors = await _refusals(house, messages, traits)
-    wanted = [index for index, error in enumerate(errors) if error is None]
+def post(house: House, messages: Sequence[Message], traits: Traits) -> Work[list[Answer]]:
+    """Publish all; what became of each. On the thread's loop."""
+    if all(_is_plain(house, message, traits) for message in messages):
+        wall, keeps = house.clock.wall(), traits.log_kept > 0
+        letters = [_letter(house, message, wall, keeps=keeps) for message in messages]
+        posted = house.sender.post(letters)
+        if posted is not None:
+            return posted
+    return _post_carefully(house, messages, traits)
+
+
+def _is_plain(house: House, message: Message, traits: Traits) -> bool:
+    """Whether there is surely nothing to be asked or refused before it is written."""
+    is_heard = traits.log_kept <= 0 or message.unheard or house.topology.has_hearers(message.topic)
+    return is_heard and message.group is None and len(message.body) <= traits.body_max_bytes
+
+
+async def _post_carefully(
+    house: House, messages: Sequence[Message], traits: Traits
+) -> list[Answer]:
+    refusals = await _refusals(house, messages, traits)
+    wanted = [index for index, refusal in enumerate(refusals) if refusal is None]
     wall = house.clock.wall()
     keeps = traits.log_kept > 0
     letters = [_letter(house, messages[index], wall, keeps=keeps) for index in wanted]
     try:
-        answers: list[Answer] = await house.sender.send(letters)
-    except CallcastError as error:
-        for index in wanted:
-            errors[index] = _not_sent(messages[index], str(error), error)
-    except ChannelLost as error:
-        for index in wanted:
-            errors[index] = _not_sent(messages[index], str(error), error)
-    else:
-        for index, answer in zip(wanted, answers, strict=True):
-            errors[index] = _meaning(house, messages[index], answer)
-    if any(errors):
-        raise Unpublished(errors)
+        sent: list[Answer] = await house.sender.send(letters)
+    except (CallcastError, ChannelLost) as error:
+        sent = [_not_sent(messages[index], str(error), error) for index in wanted]
+    answers = iter(sent)
+    return [next(answers) if refusal is None else refusal for refusal in refusals]
+
+
+def check(house: House, messages: Sequence[Message], answers: Sequence[Answer]) -> None:
+    """Raise `Unpublished` unless all are confirmed. On any thread."""
+    if all(answer is Fate.CONFIRMED for answer in answers):
+        return
+    raise Unpublished(
+        [
+            answer if isinstance(answer, NotSent) else _meaning(house, message, answer)
+            for message, answer in zip(messages, answers, strict=True)
+        ]
+    )
 
 
 async def _refusals(
     house: House, messages: Sequence[Message], traits: Traits
-) -> list[NotSent | Unanswered | None]:
-    errors: list[NotSent | Unanswered | None] = []
+) -> list[NotSent | None]:
+    errors: list[NotSent | None] = []
     stopped: set[tuple[str, str]] = set()  # keys whose first failure ends them
     largest = traits.body_max_bytes
     for message in messages:

@@ -7,15 +7,18 @@ A channel that is lost is never used again: what was told to it and not answered
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from pika import BasicProperties, spec
 from pika.channel import Channel
 from pika.exchange_type import ExchangeType
 
+from callcast.brokers.rabbitmq import frames
+from callcast.brokers.rabbitmq.connection import Connection, OnCame, OnConfirm
 from callcast.brokers.rabbitmq.faults import ChannelLost, of_channel
-from callcast.core.message import Message
+from callcast.brokers.rabbitmq.frames import Place
+from callcast.brokers.rabbitmq.letters import Letter
 
 Loop: TypeAlias = asyncio.AbstractEventLoop
 OnMessage: TypeAlias = Callable[[spec.Basic.Deliver, BasicProperties, bytes], None]
@@ -29,23 +32,16 @@ class Counts(NamedTuple):
     consumers: int
 
 
-class Letter(NamedTuple):
-    """A message ready to be written."""
-
-    exchange: str
-    key: str
-    id: str
-    properties: BasicProperties
-    body: bytes
-    is_mandatory: bool = True
-
-
 class Port:
     """A channel: told to the broker in order, each answer awaited by its caller."""
 
-    def __init__(self, channel: Channel, loop: Loop) -> None:
+    def __init__(self, connection: Connection, channel: Channel, loop: Loop) -> None:
+        self._connection = connection
         self._channel = channel
+        self._number: int = channel.channel_number
+        self._body_max: int = connection.body_max
         self._loop = loop
+        self._taking: list[str] = []  # tags of consumers whose deliveries go past pika
         self._waiting: set[asyncio.Future[Any]] = set()
         self._listeners: list[Callable[[ChannelLost], None]] = []
         self.lost: ChannelLost | None = None
@@ -62,6 +58,7 @@ class Port:
         if self.lost is not None:
             return
         self.lost = error
+        self._end_taking()
         for waiting in list(self._waiting):
             fail(waiting, error)
         listeners, self._listeners = self._listeners, []
@@ -134,6 +131,7 @@ class Port:
         *,
         prefetch: int,
         arguments: Mapping[str, Any] | None = None,
+        tag: str | None = None,
     ) -> str:
         """Subscribe; `on_message` is called for each delivery. Gives the consumer's tag."""
         await self._ask(
@@ -144,13 +142,32 @@ class Port:
                 queue,
                 lambda _, method, properties, body: on_message(method, properties, body),
                 arguments=arguments,
+                consumer_tag=tag,
                 callback=done,
             )
         )
         return str(frame.method.consumer_tag)
 
+    async def take(
+        self, queue: str, on_came: OnCame, *, prefetch: int, arguments: Mapping[str, Any]
+    ) -> str:
+        """The same for a queue of ours, whose messages have nothing that `Came` has not."""
+        tag = f"{self._number}.{len(self._taking)}"  # no other of this connection has it
+        self._taking.append(tag)
+        self._connection.takers[tag.encode()] = on_came
+
+        def on_message(
+            method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
+        ) -> None:
+            on_came(frames.of_pika(method, properties, body))
+
+        return await self.consume(
+            queue, on_message, prefetch=prefetch, arguments=arguments, tag=tag
+        )
+
     async def cancel(self, tag: str) -> None:
         """End a subscription; what it has delivered stays unacknowledged."""
+        self._connection.takers.pop(tag.encode(), None)
         await self._ask(lambda done: self._channel.basic_cancel(tag, callback=done))
 
     def on_cancel(self, listener: Callable[[], None]) -> None:
@@ -159,35 +176,32 @@ class Port:
 
     async def confirm(
         self,
-        on_confirm: Callable[[int, bool, bool], None],
+        on_ack: OnConfirm,
+        on_nack: OnConfirm,
         on_return: Callable[[spec.Basic.Return, BasicProperties], None],
     ) -> None:
-        """Have publishes confirmed: `on_confirm(number, multiple, is_ack)`."""
+        """Have publishes confirmed, by number: this one, or all up to it."""
+
+        def on_answer(frame: Any) -> None:
+            answer = on_ack if isinstance(frame.method, spec.Basic.Ack) else on_nack
+            answer(frame.method.delivery_tag, frame.method.multiple)
+
         self._channel.add_on_return_callback(
             lambda _, method, properties, _body: on_return(method, properties)
         )
-        await self._ask(
-            lambda done: self._channel.confirm_delivery(
-                lambda frame: on_confirm(
-                    frame.method.delivery_tag,
-                    frame.method.multiple,
-                    isinstance(frame.method, spec.Basic.Ack),
-                ),
-                callback=done,
-            )
+        self._connection.confirmed[self._number] = on_ack
+        await self._ask(lambda done: self._channel.confirm_delivery(on_answer, callback=done))
+
+    def frames_of(self, letter: Letter) -> bytes:
+        """What is to be written of it; raises what the codec says about a bad header."""
+        place = Place(self._number, letter.exchange, letter.key, letter.is_mandatory)
+        return frames.published(
+            place, b"".join(letter.properties.encode()), letter.body, body_max=self._body_max
         )
 
-    def publish(self, letter: Letter) -> None:
-        """Write one message; raises `ChannelLost`, or what the codec says about a bad header."""
-        if self.lost is not None:
-            raise self.lost
-        self._channel.basic_publish(
-            letter.exchange,
-            letter.key,
-            letter.body,
-            letter.properties,
-            mandatory=letter.is_mandatory,
-        )
+    def write(self, publishes: Sequence[bytes]) -> None:
+        """Write these now: the broker works on them while more is encoded."""
+        self._connection.write(b"".join(publishes))
 
     def ack(self, tag: int, *, multiple: bool = False) -> None:
         """Write an acknowledgement; nothing once the channel is lost."""
@@ -215,6 +229,7 @@ class Port:
         """Close; what is unacknowledged goes back, before others are given more. Idempotent."""
         if self.lost is not None or not self._channel.is_open:
             return
+        self._end_taking()
         # The driver would cancel each subscription first, and a queue with a single active consumer
         # then gives the next one what stands behind the messages that are still here. Let it think
         # that it has done so: the end of the channel is one event for the queue.
@@ -225,6 +240,11 @@ class Port:
         await ended
 
     # Inside
+
+    def _end_taking(self) -> None:
+        for tag in self._taking:
+            self._connection.takers.pop(tag.encode(), None)
+        self._connection.confirmed.pop(self._number, None)
 
     def _got_nothing(self, _: object) -> None:
         if self._getting is not None:
@@ -247,30 +267,6 @@ class Port:
             tell()
         except Exception as error:
             raise of_channel(error) from error
-
-
-def letter(
-    place: tuple[str, str],
-    message: Message,
-    table: Mapping[str, Any],
-    *,
-    published: float,
-    is_mandatory: bool = True,
-) -> Letter:
-    """A persistent message for an exchange and a routing key; `published`: wall-clock seconds."""
-    properties = BasicProperties(
-        content_type=message.datacontenttype,
-        headers=table,
-        delivery_mode=2,
-        timestamp=int(published),
-    )
-    return Letter(place[0], place[1], message.id, properties, message.body, is_mandatory)
-
-
-def with_headers(one: Letter, more: Mapping[str, Any]) -> Letter:
-    """The same, with these headers too."""
-    one.properties.headers = {**(one.properties.headers or {}), **more}
-    return one
 
 
 async def close_quietly(port: Port) -> None:

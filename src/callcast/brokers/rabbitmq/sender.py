@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import NamedTuple, TypeAlias
 
 from pika import BasicProperties, spec
 from pika.exceptions import AMQPError
 
 from callcast.brokers.rabbitmq.confirms import Confirms, Fate
 from callcast.brokers.rabbitmq.faults import ChannelLost
+from callcast.brokers.rabbitmq.letters import Letter
 from callcast.brokers.rabbitmq.link import Link
-from callcast.brokers.rabbitmq.port import Letter, Loop, Port
+from callcast.brokers.rabbitmq.port import Loop, Port, fulfil
+from callcast.brokers.rabbitmq.thread import Reply
 
 WINDOW = 4_000
 """Publishes that may wait for their confirm at once."""
@@ -42,27 +44,36 @@ class Sender:
         self._confirms: Confirms[_Slot] = Confirms()
         self._room: list[asyncio.Future[None]] = []
 
+    def post(self, letters: Sequence[Letter]) -> Reply[list[Answer]] | None:
+        """Publish all at once, if nothing is in the way; else None: `send` them."""
+        port, confirms = self._port, self._confirms
+        is_free = port is not None and port.lost is None and not self._link.is_blocked
+        if port is None or not is_free or len(confirms) + len(letters) > WINDOW:
+            return None
+        batch = _Batch(letters)
+        for start in range(0, len(letters), PIECE):
+            _write((port, confirms), batch, range(start, min(start + PIECE, len(letters))))
+        return batch.ended
+
     async def send(self, letters: Sequence[Letter]) -> list[Answer]:
         """Publish all; what became of each. Raises `CallcastError` when there is no connection.
 
         Waits while the broker has an alarm. Cancelled, what is not written yet is not sent.
         """
-        batch = _Batch(len(letters), self._loop)
+        batch = _Batch(letters)
         port, confirms = await self._ready()
-        for index, letter in enumerate(letters):
+        start = 0
+        while start < len(letters):
             while port.lost is None and (len(confirms) >= WINDOW or self._link.is_blocked):
                 await self._wait_for_room()
-            try:
-                port.publish(letter)
-            except ChannelLost as error:
-                batch.end(index, error)
-            except (AMQPError, UnicodeError, struct.error, TypeError, AssertionError) as error:
-                batch.end(index, error)  # the codec's: nothing of it was written
-            else:
-                confirms.sent(_Slot(batch, index, letter))
-            if index % PIECE == PIECE - 1:
-                await self._turn()
-        return await batch.ended
+            count = PIECE if port.lost is not None else min(PIECE, WINDOW - len(confirms))
+            indexes = range(start, min(start + count, len(letters)))
+            _write((port, confirms), batch, indexes)
+            start = indexes.stop
+            await self._turn()
+        ended: asyncio.Future[list[Answer]] = self._loop.create_future()
+        batch.ended.then(lambda answers: fulfil(ended, answers))
+        return await ended
 
     async def send_unless_blocked(self, letters: Sequence[Letter]) -> list[Answer] | None:
         """The same, but None as soon as the broker has an alarm: they may arrive when it ends."""
@@ -90,9 +101,12 @@ class Sender:
             self._prepared = connection
         confirms = self._confirms = Confirms[_Slot]()
 
-        def confirmed(number: int, multiple: bool, is_ack: bool) -> None:  # noqa: FBT001 - frames
-            answer = confirms.ack if is_ack else confirms.nack
-            _end_all(answer(number, multiple=multiple))
+        def acked(number: int, multiple: bool) -> None:  # noqa: FBT001 - as the frame says
+            _end_all(confirms.ack(number, multiple=multiple))
+            self._let_in()
+
+        def nacked(number: int, multiple: bool) -> None:  # noqa: FBT001 - as the frame says
+            _end_all(confirms.nack(number, multiple=multiple))
             self._let_in()
 
         def returned(method: spec.Basic.Return, properties: BasicProperties) -> None:
@@ -108,7 +122,7 @@ class Sender:
             self._let_in()
 
         port.on_lost(lost)
-        await port.confirm(confirmed, returned)
+        await port.confirm(acked, nacked, returned)
         return port
 
     async def _turn(self) -> None:
@@ -135,38 +149,55 @@ class Sender:
 class _Batch:
     """Publishes that are awaited together."""
 
-    def __init__(self, count: int, loop: Loop) -> None:
-        self._answers: list[Answer] = [Fate.UNKNOWN] * count
-        self._left = count
-        self.ended: asyncio.Future[list[Answer]] = loop.create_future()
+    def __init__(self, letters: Sequence[Letter]) -> None:
+        self.letters: Sequence[Letter] = letters
+        self._answers: list[Answer] = [Fate.UNKNOWN] * len(letters)
+        self._left = len(letters)
+        self.ended: Reply[list[Answer]] = Reply()
         self.lost: ChannelLost | None = None
-        if not count:
-            self.ended.set_result([])
+        if not letters:
+            self.ended.end([])
 
     def end(self, index: int, answer: Answer) -> None:
         """One has ended."""
         self._answers[index] = answer
         self._left -= 1
-        if self._left == 0 and not self.ended.done():
-            self.ended.set_result(self._answers)
+        if self._left == 0:
+            self.ended.end(self._answers)
 
 
-class _Slot:
+class _Slot(NamedTuple):
     """One publish of a batch."""
 
-    __slots__ = ("batch", "index", "letter")
-
-    def __init__(self, batch: _Batch, index: int, letter: Letter) -> None:
-        self.batch: _Batch = batch
-        self.index: int = index
-        self.letter: Letter = letter
+    batch: _Batch
+    number: int
 
     def is_it(self, key: str, id_: object) -> bool:
         """Whether this is what was returned."""
-        return self.letter.key == key and self.letter.id == id_
+        letter = self.batch.letters[self.number]
+        return letter.key == key and letter.id == id_
+
+
+def _write(to: tuple[Port, Confirms[_Slot]], batch: _Batch, indexes: Iterable[int]) -> None:
+    """Write these of a batch."""
+    port, confirms = to
+    publishes: list[bytes] = []
+    letters, lost = batch.letters, port.lost
+    for index in indexes:
+        if lost is not None:
+            batch.end(index, lost)
+            continue
+        try:
+            publishes.append(port.frames_of(letters[index]))
+        except (AMQPError, UnicodeError, struct.error, TypeError, AssertionError) as error:
+            batch.end(index, error)  # the codec's: nothing of it was written
+        else:
+            confirms.sent(_Slot(batch, index))
+    if publishes:
+        port.write(publishes)
 
 
 def _end_all(ended: Sequence[tuple[_Slot, Fate]]) -> None:
-    for slot, fate in ended:
-        lost = slot.batch.lost if fate is Fate.UNKNOWN else None
-        slot.batch.end(slot.index, lost or fate)
+    for (batch, index), fate in ended:
+        lost = batch.lost if fate is Fate.UNKNOWN else None
+        batch.end(index, lost or fate)

@@ -27,9 +27,9 @@ from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.desk import Desk, Stub
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.ladder import STEPS
+from callcast.brokers.rabbitmq.letters import Letter
 from callcast.brokers.rabbitmq.names import Names
 from callcast.brokers.rabbitmq.pardons import Return, back, records
-from callcast.brokers.rabbitmq.port import Letter
 from callcast.brokers.rabbitmq.wire import Arrived
 from callcast.core.errors import CallcastError
 from callcast.policies.shelves import SUSPECT_CRASHES

@@ -18,9 +18,10 @@ from pika import BasicProperties, spec
 
 from callcast.brokers.rabbitmq.confirms import Fate
 from callcast.brokers.rabbitmq.faults import ChannelLost, of_refusal
+from callcast.brokers.rabbitmq.letters import Letter
 from callcast.brokers.rabbitmq.link import Link
 from callcast.brokers.rabbitmq.names import Arguments
-from callcast.brokers.rabbitmq.port import Letter, Loop, close_quietly, fail, fulfil
+from callcast.brokers.rabbitmq.port import Loop, close_quietly, fail, fulfil
 from callcast.brokers.rabbitmq.sender import Sender
 from callcast.core.errors import Unavailable
 

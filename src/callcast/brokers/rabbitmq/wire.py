@@ -15,11 +15,14 @@ mode (``application/cloudevents+json``) is read too.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from callcast.core.message import NO_HEADERS, Message
 from callcast.core.structured import is_structured, parse
@@ -46,6 +49,15 @@ _FIELDS = {
     **{f"{prefix}{name}": name for prefix in _PREFIXES for name in _ATTRIBUTES},
     **{name: name for name in (*_PLAIN, *_OURS)},
 }
+_NEEDED = frozenset({"ce-specversion", "ce-id", "ce-source", "ce-type"})
+_USUAL = _NEEDED | {
+    *("ce-time", "ce-partitionkey", "ce-correlationid", "ce-causationid", "traceparent")
+}
+"""What a message has in most cases, and nothing beside it."""
+_TEXTS = {str}
+_STAMP = len("2026-01-31T23:59:59.000000Z")
+SECONDS_KEPT = 64
+MICROS = 1_000_000
 BROKERS = frozenset(
     {
         *("x-death", "x-first-death-exchange", "x-first-death-queue", "x-first-death-reason"),
@@ -81,7 +93,7 @@ class Arrived(Struct, frozen=True, gc=False):
     """It was back in its queue, which does not say how often: a classic one."""
 
 
-class Frame(NamedTuple):
+class Frame(Struct, frozen=True, gc=False):
     """What is said about a message beside its headers."""
 
     topic: str
@@ -112,6 +124,10 @@ def headers_of(message: Message, way: Way = FRESH) -> dict[str, str | float | in
         table["ce-partitionkey"] = message.key
     if message.time:
         table["ce-time"] = stamp(message.time)
+    if message.correlation_id is not None:
+        table["ce-correlationid"] = message.correlation_id
+    if message.causation_id is not None:
+        table["ce-causationid"] = message.causation_id
     if message.traceparent is not None:
         table["traceparent"] = message.traceparent
     if _is_rich(message):
@@ -127,32 +143,32 @@ def read(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived:
     """The message of these headers; without ``ce-id`` its id is empty: no callcast wrote it."""
     if is_structured(frame.content_type) and (event := parse(body)) is not None:
         named = {f"ce-{name}": text for name, text in event.attributes.items()}
-        frame = frame._replace(content_type=event.content_type)
+        frame = replace(frame, content_type=event.content_type)
         return _read_any({**headers, **named}, event.data, frame)
     return _read_usual(headers, body, frame) or _read_any(headers, body, frame)
 
 
 def _read_usual(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived | None:
     """The same for what most messages have, and nothing else: a third of the time."""
-    get = headers.get
-    id_, source, type_ = get("ce-id"), get("ce-source"), get("ce-type")
-    key, time, trace = get("ce-partitionkey"), get("ce-time"), get("traceparent")
-    count = 4 + (key is not None) + (time is not None) + (trace is not None)
-    if count != len(headers) or "ce-specversion" not in headers:
+    if not _NEEDED <= headers.keys() <= _USUAL or set(map(type, headers.values())) != _TEXTS:
         return None
-    if not (isinstance(id_, str) and isinstance(source, str) and isinstance(type_, str)):
-        return None
+    texts = cast("Mapping[str, str]", headers)
+    get = texts.get
     message = Message(
-        id_,
-        source,
-        type_,
+        texts["ce-id"],
+        texts["ce-source"],
+        texts["ce-type"],
         frame.topic,
         body,
-        None if key is None else _text(key),
+        get("ce-partitionkey"),
         None,
-        0.0 if time is None else seconds(_text(time)) or 0.0,
-        datacontenttype=frame.content_type or "application/json",
-        traceparent=None if trace is None else _text(trace),
+        seconds(get("ce-time")) or 0.0,
+        None,
+        frame.content_type or "application/json",
+        None,
+        get("ce-correlationid"),
+        get("ce-causationid"),
+        get("traceparent"),
     )
     return Arrived(message, published=frame.timestamp)
 
@@ -199,13 +215,24 @@ def _read_any(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arriv
 
 def stamp(seconds_: float) -> str:
     """Wall-clock seconds as CloudEvents has them (RFC 3339, UTC, microseconds)."""
-    return datetime.fromtimestamp(seconds_, UTC).isoformat().replace("+00:00", "Z")
+    whole = math.floor(seconds_)
+    micros = round((seconds_ - whole) * 1e6)
+    if micros == MICROS:
+        whole, micros = whole + 1, 0
+    return f"{_second(whole)}.{micros:06d}Z" if micros else f"{_second(whole)}Z"
 
 
 def seconds(text: str | None) -> float | None:
     """The wall-clock seconds of an RFC 3339 text; None for no text and for one that is none."""
     if text is None:
         return None
+    if len(text) == _STAMP and text[-1] == "Z" and (micros := text[20:-1]).isdecimal():
+        whole = _whole(text[:20])
+        return None if whole is None else (whole * MICROS + int(micros)) / MICROS
+    return _moment(text)
+
+
+def _moment(text: str) -> float | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -213,12 +240,25 @@ def seconds(text: str | None) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
+# Thousands of messages have the same second: it is worked out once.
+
+
+@lru_cache(SECONDS_KEPT)
+def _second(whole: int) -> str:
+    return datetime.fromtimestamp(whole, UTC).isoformat().removesuffix("+00:00")
+
+
+@lru_cache(SECONDS_KEPT)
+def _whole(text: str) -> int | None:
+    """Of a text that ends with the point before the microseconds."""
+    moment = _moment(text[:-1]) if text[-1] == "." else None
+    return None if moment is None else int(moment)
+
+
 def _is_rich(message: Message) -> bool:
     """Whether it has any of the attributes that most messages lack."""
     return not (
         message.subject is None
-        and message.correlation_id is None
-        and message.causation_id is None
         and message.dataschema is None
         and message.tracestate is None
         and message.expires is None
@@ -229,8 +269,6 @@ def _is_rich(message: Message) -> bool:
 def _add_rare(table: dict[str, str | float | int], message: Message) -> None:
     texts = (
         ("ce-subject", message.subject),
-        ("ce-correlationid", message.correlation_id),
-        ("ce-causationid", message.causation_id),
         ("ce-dataschema", message.dataschema),
         ("tracestate", message.tracestate),
     )

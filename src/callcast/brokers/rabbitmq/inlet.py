@@ -1,0 +1,77 @@
+"""What the queues of a group send here, read; taken in once for each turn of the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from pika import BasicProperties, spec
+
+from callcast.brokers.rabbitmq import foreign, wire
+from callcast.brokers.rabbitmq.frames import Came
+from callcast.brokers.rabbitmq.port import Loop, Port
+from callcast.brokers.rabbitmq.wire import Arrived, Frame
+from callcast.ports.broker import Source
+
+
+class Coming(NamedTuple):
+    """A message on its way to its place."""
+
+    queue: str
+    tag: int
+    is_redelivered: bool
+    arrived: Arrived
+
+
+class Inlet:
+    """Of one group, in one process; `came` is called when there is something to take."""
+
+    def __init__(self, loop: Loop, source: Source, came: Callable[[], None]) -> None:
+        self._loop = loop
+        self._source = source
+        self._came = came
+        self._coming: list[Coming] = []
+
+    def __len__(self) -> int:
+        return len(self._coming)
+
+    def clear(self) -> None:
+        """The channel is lost: the broker has it all back."""
+        self._coming.clear()
+
+    def take(self) -> list[Coming]:
+        """What has come since the last time, in its order."""
+        coming, self._coming = self._coming, []
+        return coming
+
+    async def open(
+        self, port: Port, queue: str, *, prefetch: int, arguments: Mapping[str, int]
+    ) -> str:
+        """Subscribe to a queue; gives the consumer's tag."""
+        if self._source.bound is None:
+            taker = self._taker(queue)
+            return await port.take(queue, taker, prefetch=prefetch, arguments=arguments)
+
+        def on_message(
+            method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
+        ) -> None:
+            arrived = foreign.read(self._source, (method, properties, body))
+            self._add(Coming(queue, method.delivery_tag or 0, bool(method.redelivered), arrived))
+
+        return await port.consume(queue, on_message, prefetch=prefetch, arguments=arguments)
+
+    def _taker(self, queue: str) -> Callable[[Came], None]:
+        """What reads the messages of a queue of ours."""
+        topic = self._source.topic
+
+        def take(came: Came) -> None:
+            frame = Frame(topic, came.content_type, came.timestamp)
+            arrived = wire.read(came.headers, came.body, frame)
+            self._add(Coming(queue, came.tag, came.is_redelivered, arrived))
+
+        return take
+
+    def _add(self, coming: Coming) -> None:
+        if not self._coming:
+            self._loop.call_soon(self._came)
+        self._coming.append(coming)
