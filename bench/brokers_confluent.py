@@ -1,115 +1,87 @@
-"""confluent-kafka under asyncio and nothing around it: the floor that an adapter stands on.
+"""confluent-kafka under asyncio with the least around it: the floor that an adapter stands on.
 
-No coroutine and no future per message: a thread polls, and tells the loop of all delivery reports
-of a poll at once; records come in batches, and each batch is committed when it is handled.
+A thread polls and tells the loop of all delivery reports of a poll at once, each of which answers
+the future of who published; records come in batches, and each batch is committed when it is
+handled, while the next is on its way.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Awaitable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from functools import partial
 
-from brokers_work import (
-    IN_FLIGHT,
-    PREFETCH,
-    Handle,
-    Lateness,
-    Result,
-    Task,
-    at_a_rate,
-    ready,
-    run_in_loop,
-    told,
-    work_of,
-)
+from brokers_work import PREFETCH, Handle, Publish, Task, coroutines, handler
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
-from work import Count, Order, decode, encode, timed
+from work import Order, decode, encode
 
-POLL = 0.1
+POLL = 0.01
 """Seconds of one poll that finds nothing."""
+Report = tuple[asyncio.Future[None], KafkaError | None]
 
 
-class Window:
-    """Publishes with so many unreported at a time."""
+class Reports:
+    """Publishes, and answers for each when it is stored."""
 
-    def __init__(self, task: Task, *, is_waited_for: bool) -> None:
+    def __init__(self, task: Task) -> None:
         settings = {"bootstrap.servers": task.url, "acks": "all", "enable.idempotence": True}
-        if is_waited_for:
+        if task.in_flight == 1:
             settings["linger.ms"] = 0  # by default it waits 5 ms for more: many in flight need that
         self._topic = task.place
         self._producer = Producer(settings)
         self._loop = asyncio.get_running_loop()
-        self._waiting: Iterator[Order] = iter(())
-        self._limit = self._open = 0
-        self._is_done = asyncio.Event()
-        self._reported = 0  # of the polling thread alone
+        self._told: list[Report] = []  # of the polling thread alone
         self._is_closed = False
         self._thread = threading.Thread(target=self._poll)
         self._thread.start()
 
-    async def send(self, work: list[Order], in_flight: int) -> None:
-        """Publish all of it; returns when all is reported as stored."""
-        self._waiting, self._limit = iter(work), in_flight
-        self._is_done.clear()
-        self._refill()
-        await self._is_done.wait()
+    def publish(self, order: Order) -> Awaitable[None]:
+        stored: asyncio.Future[None] = self._loop.create_future()
+        report = partial(self._report, stored)
+        self._producer.produce(self._topic, encode(order), on_delivery=report)
+        return stored
 
     def close(self) -> None:
         self._is_closed = True
         self._thread.join()
 
-    def _refill(self) -> None:
-        produce, topic = self._producer.produce, self._topic
-        while self._open < self._limit:
-            each = next(self._waiting, None)
-            if each is None:
-                break
-            produce(topic, encode(each), on_delivery=self._on_report)
-            self._open += 1
-        if not self._open:
-            self._is_done.set()
-
-    def _on_report(self, error: KafkaError | None, _message: Message) -> None:
-        if error is not None:
-            raise KafkaException(error)
-        self._reported += 1
+    def _report(
+        self, stored: asyncio.Future[None], error: KafkaError | None, _message: Message
+    ) -> None:
+        self._told.append((stored, error))
 
     def _poll(self) -> None:
         while not self._is_closed:
             self._producer.poll(POLL)
-            if self._reported:
-                self._loop.call_soon_threadsafe(self._on_reports, self._reported)
-                self._reported = 0
-
-    def _on_reports(self, count: int) -> None:
-        self._open -= count
-        self._refill()
+            if self._told:
+                self._loop.call_soon_threadsafe(_answer, self._told)
+                self._told = []
 
 
-async def publish(task: Task) -> Result:
-    window = Window(task, is_waited_for=task.in_flight == 1)
-    await window.send(work_of(task, task.warm), IN_FLIGHT)
-    work = work_of(task, task.count)
-    with timed() as watch:
-        await window.send(work, task.in_flight)
-    window.close()
-    return told(watch)
+def _answer(reports: list[Report]) -> None:
+    for stored, error in reports:
+        if error is None:
+            stored.set_result(None)
+        else:
+            stored.set_exception(KafkaException(error))
 
 
-async def send(task: Task) -> Result:
-    window = Window(task, is_waited_for=True)
-    await at_a_rate(task.count, lambda order: window.send([order], 1))
-    window.close()
-    return {}
+@asynccontextmanager
+async def publisher(task: Task) -> AsyncGenerator[Publish]:
+    reports = Reports(task)
+    yield reports.publish
+    reports.close()
 
 
 class Batches:
-    """Hands over what comes, batch by batch; each is committed while the next is on its way."""
+    """Handles what comes, batch by batch."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, handle: Handle) -> None:
         self._topic = task.place
+        self._handler = handler(task, handle)
         self._consumer = Consumer(
             {
                 "bootstrap.servers": task.url,
@@ -121,26 +93,29 @@ class Batches:
         self._consumer.subscribe([task.place])
         self._thread = ThreadPoolExecutor(1)
         self._loop = asyncio.get_running_loop()
+        self._is_left = False
 
-    async def until(self, is_over: asyncio.Event, handle: Handle) -> None:
-        """Returns when all that was handled is committed."""
+    async def run(self) -> None:
+        """Until it is left; then all that was handled is committed."""
+        last: Message | None = None
         coming = self._fetch()
-        while True:
+        while not self._is_left:
             batch = await coming
             coming = self._fetch()
             for record in batch:
                 if (error := record.error()) is not None:
                     raise KafkaException(error)
-                handle(decode(record.value() or b""))
-            if is_over.is_set():
-                break
+                await self._handler(decode(record.value() or b""))
             if batch:
-                self._commit(batch, is_last=False)
-        self._commit(batch, is_last=True)
-        self._coming = coming
+                last = batch[-1]
+                self._consumer.commit(offsets=self._after(last), asynchronous=True)
+        if last is not None:
+            self._consumer.commit(offsets=self._after(last), asynchronous=False)
+        await coming  # what was fetched and is not handled comes again
 
-    async def close(self) -> None:
-        await self._coming
+    async def leave(self, running: asyncio.Task[None]) -> None:
+        self._is_left = True
+        await running
         self._thread.shutdown()
         self._consumer.close()
 
@@ -152,34 +127,18 @@ class Batches:
         first = self._consumer.poll(POLL)
         return [] if first is None else [first, *self._consumer.consume(PREFETCH - 1, 0)]
 
-    def _commit(self, batch: list[Message], *, is_last: bool) -> None:
-        offset = batch[-1].offset()
+    def _after(self, record: Message) -> list[TopicPartition]:
+        offset = record.offset()
         assert offset is not None
-        places = [TopicPartition(self._topic, 0, offset + 1)]
-        self._consumer.commit(offsets=places, asynchronous=not is_last)
+        return [TopicPartition(self._topic, 0, offset + 1)]
 
 
-async def consume(task: Task) -> Result:
-    counted = Count(task.count)
-    batches = Batches(task)
-    await batches.until(counted.is_over, lambda _order: counted.one())
-    counted.watch.stop()
-    await batches.close()
-    return told(counted.watch)
+@asynccontextmanager
+async def consumer(task: Task, handle: Handle) -> AsyncGenerator[None]:
+    batches = Batches(task, handle)
+    running = asyncio.create_task(batches.run())
+    yield
+    await batches.leave(running)
 
 
-async def listen(task: Task) -> Result:
-    lateness = Lateness(task.count)
-    batches = Batches(task)
-    ready()
-    await batches.until(lateness.is_over, lateness.one)
-    await batches.close()
-    return lateness.told
-
-
-WORK = {
-    "publish": run_in_loop(publish),
-    "consume": run_in_loop(consume),
-    "send": run_in_loop(send),
-    "listen": run_in_loop(listen),
-}
+WORK = coroutines(publisher, consumer)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from brokers_processes import Child, ask
+from brokers_processes import PATIENT, Child, ask
 from brokers_sizes import Sizes
 from brokers_work import EARLY, Task
 from harness import Figure, Goal, Report, alternate_all, versions
@@ -81,7 +81,7 @@ class Contender:
         count = self.sizes.latencies
         with Child(replace(self.task, part="listen", count=count)) as listener:
             listener.ready()
-            self._ask("send", count)
+            ask(replace(self.task, part="send", count=count, in_flight=1))
             cuts = statistics.quantiles(listener.result()["late"], n=100)
         self.must_hold(0)
         return {"p50, ms": cuts[49], "p99, ms": cuts[98]}
@@ -192,6 +192,7 @@ def opened(
     settings = {
         **contenders[0].sizes.plain(),
         "latencies_before_the_watch": EARLY,
+        "environment": PATIENT,
         "shares_of_messages": {one.label: one.share for one in contenders},
         **more,
     }
