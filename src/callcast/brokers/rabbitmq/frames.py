@@ -22,9 +22,8 @@ from typing import Any, NamedTuple
 
 from msgspec import Struct
 from pika import BasicProperties, frame, spec
-from pika import data as values  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 
-from callcast.brokers.rabbitmq.tables import Tables, written
+from callcast.brokers.rabbitmq.tables import Tables, short, written
 
 _frame = struct.Struct(">BHI")  # what stands before a payload
 _header = struct.Struct(">BHIHHQ")  # the same and the beginning of a content header
@@ -109,9 +108,7 @@ def _publish(place: Place) -> bytes:
 @lru_cache(_KEPT)
 def _content_type(content_type: str) -> bytes:
     """The flags, and the one value that stands before the headers."""
-    pieces = [_FLAGS]
-    values.encode_short_string(pieces, content_type)
-    return b"".join(pieces)
+    return _FLAGS + short(content_type)
 
 
 # Read

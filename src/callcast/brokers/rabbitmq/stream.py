@@ -10,7 +10,7 @@ import asyncio
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TypeAlias, cast
+from typing import Any, TypeAlias, cast
 
 from pika.adapters.asyncio_connection import _AsyncioIOServicesAdapter as LoopServices  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 from pika.adapters.utils.nbio_interface import (
@@ -26,8 +26,14 @@ Linked: TypeAlias = tuple[AbstractStreamTransport, AbstractStreamProtocol]
 OnDone: TypeAlias = Callable[[BaseException | Linked], None]
 
 
-class Streams(LoopServices):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass] - private in pika, and not in its stubs
+_services: Any = cast("Any", LoopServices)  # private in pika, and not in its stubs
+
+
+class Streams(_services):  # type: ignore[misc]
     """What pika asks of a loop; streams are those of asyncio."""
+
+    _loop: asyncio.AbstractEventLoop
+    _schedule_and_wrap_in_io_ref: Callable[..., AbstractIOReference]
 
     def create_streaming_connection(  # noqa: PLR0917 - pika's
         self,
@@ -48,7 +54,7 @@ class Streams(LoopServices):  # type: ignore[misc]  # pyright: ignore[reportUnty
             else:
                 on_done(result[1].link(protocol_factory))
 
-        return cast("AbstractIOReference", self._schedule_and_wrap_in_io_ref(opening, opened))
+        return self._schedule_and_wrap_in_io_ref(opening, opened)
 
 
 class Bridge(asyncio.BufferedProtocol):

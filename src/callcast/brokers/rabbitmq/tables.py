@@ -10,15 +10,16 @@ import struct
 from collections.abc import Mapping
 from functools import lru_cache
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from pika import data as values  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+from pika import data  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 
 _KEPT = 1_024
 """Names and shapes that are remembered; a program has a few dozen."""
 _TEXT = ord("S")
 
 _size = struct.Struct(">I")
+_values = cast("Any", data)  # the stubs know nothing of it
 
 
 def written(headers: Mapping[str, Any]) -> bytes:
@@ -29,8 +30,15 @@ def written(headers: Mapping[str, Any]) -> bytes:
             text = value.encode()
             pieces += (_text_named(name), _size.pack(len(text)), text)
         else:
-            values.encode_short_string(pieces, name)
-            values.encode_value(pieces, value)
+            pieces.append(short(name))
+            _values.encode_value(pieces, value)
+    return b"".join(pieces)
+
+
+def short(text: str) -> bytes:
+    """A text of up to 255 bytes, with its size before it; raises what pika raises for others."""
+    pieces: list[bytes] = []
+    _values.encode_short_string(pieces, text)
     return b"".join(pieces)
 
 
@@ -63,7 +71,8 @@ class Tables:
                 table[name] = read[start:at].decode()
                 places += (start, at)
             else:
-                table[name], at = values.decode_value(read, at)
+                table[name], next_ = _values.decode_value(read, at)
+                at = int(next_)
                 others += 1
         if not others and len(places) == 2 * len(table) + 1:  # else a name stands there twice
             self._learn(_shape(read, tuple(table), places), end - places[0])
@@ -96,9 +105,7 @@ def _shape(read: bytes, names: tuple[str, ...], places: list[int]) -> _Shape:
 
 @lru_cache(_KEPT)
 def _text_named(name: str) -> bytes:
-    pieces: list[bytes] = []
-    values.encode_short_string(pieces, name)
-    return b"".join((*pieces, b"S"))
+    return short(name) + b"S"
 
 
 @lru_cache(_KEPT)

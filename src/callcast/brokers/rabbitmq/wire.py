@@ -55,7 +55,6 @@ _USUAL = _NEEDED | {
 }
 """What a message has in most cases, and nothing beside it."""
 _TEXTS = {str}
-_STAMP = len("2026-01-31T23:59:59.000000Z")
 SECONDS_KEPT = 64
 MICROS = 1_000_000
 BROKERS = frozenset(
@@ -149,7 +148,7 @@ def read(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived:
 
 
 def _read_usual(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived | None:
-    """The same for what most messages have, and nothing else: a third of the time."""
+    """The same for what most messages have, and nothing else: in three quarters of the time."""
     if not _NEEDED <= headers.keys() <= _USUAL or set(map(type, headers.values())) != _TEXTS:
         return None
     texts = cast("Mapping[str, str]", headers)
@@ -226,13 +225,6 @@ def seconds(text: str | None) -> float | None:
     """The wall-clock seconds of an RFC 3339 text; None for no text and for one that is none."""
     if text is None:
         return None
-    if len(text) == _STAMP and text[-1] == "Z" and (micros := text[20:-1]).isdecimal():
-        whole = _whole(text[:20])
-        return None if whole is None else (whole * MICROS + int(micros)) / MICROS
-    return _moment(text)
-
-
-def _moment(text: str) -> float | None:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -240,19 +232,10 @@ def _moment(text: str) -> float | None:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-# Thousands of messages have the same second: it is worked out once.
-
-
 @lru_cache(SECONDS_KEPT)
 def _second(whole: int) -> str:
+    """Thousands of messages have the same second: it is written out once."""
     return datetime.fromtimestamp(whole, UTC).isoformat().removesuffix("+00:00")
-
-
-@lru_cache(SECONDS_KEPT)
-def _whole(text: str) -> int | None:
-    """Of a text that ends with the point before the microseconds."""
-    moment = _moment(text[:-1]) if text[-1] == "." else None
-    return None if moment is None else int(moment)
 
 
 def _is_rich(message: Message) -> bool:
