@@ -83,7 +83,7 @@ def wanted_by(fixture: str) -> Wanted | None:
         "kafka_url": Wanted("kafka"),
         "a_rabbitmq_of_its_own": Wanted(rabbitmq, own),
         "three_rabbitmqs": Wanted("rabbitmq-3", own),
-        "a_kafka_of_its_own": Wanted("kafka", own),
+        "a_kafka_of_its_own": Wanted("kafka-quick", own),
         "three_kafkas": Wanted("kafka-3", own),
         "guarded_kafka": Wanted("kafka-guarded"),
     }.get(fixture)

@@ -59,8 +59,8 @@ log.cleaner.backoff.ms=500
 broker.session.timeout.ms=6000
 """
 """A topic exists when somebody made it; a dead node is out after six seconds."""
-DETOURS = 2
-"""Proxies that may stand before a lone node: one for who publishes, one for who consumes."""
+QUICK = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"]
+"""Java starts with less than half of the work, and serves half as fast later."""
 LOG = {
     "org.slf4j.simpleLogger.defaultLogLevel": "info",
     "org.slf4j.simpleLogger.showDateTime": "true",
@@ -71,15 +71,18 @@ LOG = {
 class Kafka:
     """A cluster of so many nodes.
 
-    Clients go where the server says that it is. So a lone node has more listeners, which send
-    their clients to ports where nobody listens before a test puts a proxy there.
+    `is_quick`: it is started often and has little to do. `detours`: so many proxies may stand
+    before it. Clients go where the server says that it is; so it has that many more listeners,
+    which send their clients to ports where nobody listens before a test puts a proxy there.
     """
 
-    def __init__(self, nodes: int, guard: Guard | None = None) -> None:
+    def __init__(
+        self, nodes: int = 1, *, guard: Guard | None = None, detours: int = 0, is_quick: bool = True
+    ) -> None:
         self._nodes = nodes
         self._guard = guard
-        self._detours = DETOURS if nodes == 1 and guard is None else 0
-        self.ports = 2 * nodes + 2 * self._detours + (guard.ports if guard else 0)
+        self._options = QUICK if is_quick else []
+        self.ports = 2 * nodes + 2 * detours + (guard.ports if guard else 0)
 
     def install(self) -> None:
         """The jars, and a Java that is new enough."""
@@ -99,7 +102,8 @@ class Kafka:
         record.url = "kafka://" + ",".join(f"127.0.0.1:{port}" for port in clients)
         voters = ",".join(f"{i}@127.0.0.1:{port}" for i, port in enumerate(controllers, 1))
         more, settings = self._more(record)
-        cluster = run([*self._java(), "kafka.tools.StorageTool", "random-uuid"], "name a cluster")
+        tool = [*java_with(QUICK), "kafka.tools.StorageTool"]
+        cluster = run([*tool, "random-uuid"], "name a cluster")
         for index, (port, controller) in enumerate(zip(clients, controllers, strict=True), 1):
             folder = Path(record.folder) / str(index)
             folder.mkdir()
@@ -114,9 +118,9 @@ class Kafka:
                 **said([*own, *more]),
             )
             properties.write_text(text + settings)
-            form = ["kafka.tools.StorageTool", "format", "-t", cluster.strip()]
+            form = ["format", "-t", cluster.strip(), "-c", str(properties)]
             form += self._guard.format if self._guard else []
-            run([*self._java(), *form, "-c", str(properties)], "format the data of Kafka")
+            run([*tool, *form], "format the data of Kafka")
             record.nodes.append(self._node(index, port, folder))
 
     def _more(self, record: Record) -> tuple[list[Listener], str]:
@@ -133,15 +137,16 @@ class Kafka:
         heap = ["-Xmx1g", "-Xms256m"] if self._nodes == 1 else ["-Xmx512m", "-Xms128m"]
         return Node(
             str(index),
-            [*self._java(*heap), "kafka.Kafka", str(folder / "server.properties")],
+            [*java_with([*heap, *self._options]), "kafka.Kafka", str(folder / "server.properties")],
             environment(),
             str(folder / "kafka.log"),
             ready="Kafka Server started",
             url=f"kafka://127.0.0.1:{port}",
         )
 
-    @staticmethod
-    def _java(*options: str) -> list[str]:
-        logging = [f"-D{key}={value}" for key, value in LOG.items()]
-        libraries = cache() / f"kafka-{VERSION}" / "libs" / "*"
-        return [java(), *options, *logging, "-cp", str(libraries)]
+
+def java_with(options: list[str]) -> list[str]:
+    """Java with Kafka's libraries."""
+    logging = [f"-D{key}={value}" for key, value in LOG.items()]
+    libraries = cache() / f"kafka-{VERSION}" / "libs" / "*"
+    return [java(), *options, *logging, "-cp", str(libraries)]

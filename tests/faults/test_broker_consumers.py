@@ -50,6 +50,7 @@ async def lose_nothing(run: Run, kills: int) -> None:
     assert producers.failures == 0
 
 
+@pytest.mark.timeout(120)
 @pytest.mark.parametrize(
     ("broker_of_its_own", "order"), IN_EACH_ORDER, indirect=["broker_of_its_own"]
 )

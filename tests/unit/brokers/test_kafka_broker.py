@@ -10,6 +10,8 @@ from kafka_fake import install
 from kafka_fake_cluster import Cluster
 
 from callcast.brokers.kafka import KafkaBroker, Options, codes
+from callcast.brokers.kafka.control import Control
+from callcast.brokers.kafka.link import Link
 from callcast.brokers.kafka.names import CONTROL, names_of
 from callcast.core.errors import Misuse, NotPermitted, NotSent, Unanswered, Unavailable, Unpublished
 from callcast.core.message import Message
@@ -93,6 +95,18 @@ async def test_names_that_clash_are_refused(
 ) -> None:
     with pytest.raises(Misuse, match="another name"):
         await ready.ensure(topics, [] if source is None else [source])
+
+
+async def test_a_clash_of_others_is_no_reason_to_refuse(
+    ready: KafkaBroker, cluster: Cluster
+) -> None:
+    """Two processes made their groups at the same moment; a third one has nothing to do with it."""
+    link = Link(OPTIONS, AsyncioClock())
+    await Control(link).enrol(Source(NAMES.group, "side"))
+    await link.close()
+    await ready.ensure([], [Source("mail", "billing")])
+    with pytest.raises(Misuse, match="another name"):
+        await ready.ensure([CONTROL], [])
 
 
 async def test_a_part_that_somebody_deleted_is_named(ready: KafkaBroker, cluster: Cluster) -> None:

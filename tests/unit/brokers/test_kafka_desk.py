@@ -9,6 +9,7 @@ from kafka_parts import LEASE, PLACE, WALL, Partition, ids, record
 
 from callcast.brokers.kafka import marks, shelved, wire
 from callcast.brokers.kafka.desk import Desk
+from callcast.brokers.kafka.window import Window
 from callcast.brokers.kafka.wire import Record
 from callcast.core.outcome import DONE, Dead, Later, Release
 from callcast.ports.broker import Delivery, Source
@@ -124,6 +125,21 @@ def test_a_verdict_that_needs_a_copy_holds_once_that_is_stored(verdict: Dead | L
     assert partition.offset == 1
 
 
+def test_a_consumer_that_leaves_while_a_copy_is_on_its_way_leaves_nothing_stuck() -> None:
+    """Who gets it next can settle it, whatever becomes of the copy."""
+    partition = loose("a")
+    desk, left = partition.desk, partition.hand
+    [move], _ = desk.settle(left, [(partition.take()[0], Dead("broken"))], 0.0)
+    desk.leave(left, 0.0)
+    partition.hand = desk.join()
+    again = partition.take()
+    [other], _ = desk.settle(partition.hand, [(again[0], Dead("broken"))], 0.0)
+    assert not desk.moved(left, move, is_stored=True, now=0.0)
+    partition.now += LEASE
+    assert partition.take() == []
+    assert desk.moved(partition.hand, other, is_stored=True, now=partition.now)
+
+
 # Consumers
 
 
@@ -158,6 +174,13 @@ def test_a_paused_source_hands_out_nothing() -> None:
 # Suspects
 
 
+def waiting_window() -> Window:
+    """A partition of which nothing is due."""
+    other = loose("z")
+    other.settle(other.take(), Release(after=60.0))
+    return other.window
+
+
 def test_a_suspect_without_order_comes_when_it_is_asked_for_alone() -> None:
     partition = loose("a", "b", "c")
     dying(partition, 1)
@@ -169,7 +192,7 @@ def test_a_suspect_without_order_comes_when_it_is_asked_for_alone() -> None:
     partition.read()
     assert ids(partition.take()) == [3]
     assert partition.desk.has_suspects
-    partition.desk.assign(OTHER, marks.decode(0, ""))
+    partition.desk.windows = {OTHER: waiting_window(), **partition.desk.windows}
     [suspect] = partition.take(0)
     assert (ids([suspect]), suspect.crashes) == ([2], 2)
     assert partition.take(0) == []

@@ -6,7 +6,7 @@ import threading
 from itertools import pairwise
 
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -14,7 +14,9 @@ from msgspec.structs import replace
 from callcast.brokers.kafka import codes
 from callcast.brokers.kafka.options import BODY_MAX, RECORD_MAX, Options
 from callcast.brokers.kafka.publishing import PIECE, Packing, failure, topic_of
+from callcast.brokers.kafka.records import record_of
 from callcast.brokers.kafka.sender import Parcel, Sender
+from callcast.brokers.kafka.wire import Record
 from callcast.core.errors import NotSent, Unanswered
 from callcast.core.message import Message
 
@@ -98,6 +100,25 @@ def test_a_key_goes_where_java_sends_it() -> None:
         producer.close()
     assert count == 4
     assert found == {key: (murmur2 & 0x7FFF_FFFF) % 4 for key, murmur2 in JAVA.items()}
+
+
+def test_null_and_repeated_headers_null_keys_and_tombstones_survive_the_driver() -> None:
+    """As above; a record is copied to other topics as it is read."""
+    producer = Producer({**Options(servers="").producer, "test.mock.num.brokers": 1})
+    node = next(iter(producer.list_topics("orders", timeout=10).brokers.values()))
+    reader = Consumer(Options(servers=f"{node.host}:{node.port}").reader)
+    headers = [("x", b"1"), ("x", None), ("callcast-key", None), ("x", b"\xff\x00")]
+    try:
+        producer.produce("orders", None, None, 0, headers=headers, timestamp=1_764_000_000_250)
+        assert producer.flush(10) == 0
+        reader.assign([TopicPartition("orders", 0, 0)])
+        came = reader.poll(10)
+        assert came is not None
+        found = record_of(came)
+    finally:
+        reader.close()
+        producer.close()
+    assert found == Record("orders", 0, 0, 1_764_000_000.25, None, None, headers)
 
 
 # Which cannot go

@@ -11,6 +11,7 @@ from kafka_fake_cluster import Came, Cluster
 from kafka_parts import PLACE, record
 
 from callcast.brokers.kafka import codes, share
+from callcast.brokers.kafka import member as member_module
 from callcast.brokers.kafka.desk import Desk
 from callcast.brokers.kafka.member import Member
 from callcast.brokers.kafka.names import names_of
@@ -256,3 +257,24 @@ def test_a_thread_that_dies_says_so_and_keeps_nobody_waiting(
     assert "the reading thread died" in str(member.trouble)
     member.heard(member.trouble)  # type: ignore[arg-type]
     assert member.trouble is not None
+
+
+def test_a_server_that_never_answers_is_left_without_a_word(
+    member: Member, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, answered = threading.Event(), threading.Event()
+
+    def commit() -> None:  # the driver waits for its answer for ever
+        asked.set()
+        answered.wait()
+
+    monkeypatch.setattr(member, "_turn", commit)
+    monkeypatch.setattr(member_module, "LEAVE_WAIT", 0.01)
+    member.start()
+    asked.wait()
+    member.stop()
+    member.join()
+    assert not member.is_ended
+    answered.set()
+    member._thread.join()
+    assert member.is_ended

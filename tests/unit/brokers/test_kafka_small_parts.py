@@ -1,23 +1,21 @@
-"""The small parts around Kafka's driver: bells, an office, commits, answers, reports, positions."""
+"""The small parts around Kafka's driver: bells, an office, answers, reports, positions."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Future
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from kafka_fake import FakeProducer, install
 from kafka_fake_cluster import Came
-from kafka_parts import Partition, record
 
-from callcast.brokers.kafka import answers, codes, commits, positions, sender
+from callcast.brokers.kafka import answers, codes, positions, sender
 from callcast.brokers.kafka.answers import Answers
 from callcast.brokers.kafka.asking import administrator
 from callcast.brokers.kafka.bells import Bell, Bells
-from callcast.brokers.kafka.commits import PACE, REFUSED_PAUSE, Commits
 from callcast.brokers.kafka.control import Roll
 from callcast.brokers.kafka.faults import Faults
 from callcast.brokers.kafka.office import Office
@@ -25,9 +23,8 @@ from callcast.brokers.kafka.options import Options
 from callcast.brokers.kafka.positions import GROUPS_MAX, Positions
 from callcast.brokers.kafka.reading import Harvest
 from callcast.brokers.kafka.sender import Parcel, Sender
-from callcast.brokers.kafka.window import Commit
 from callcast.brokers.kafka.wire import Record
-from callcast.core.errors import Misuse, NotSent, Unavailable
+from callcast.core.errors import Misuse, NotSent
 from callcast.ports.broker import Source
 from callcast.runtime.clock import AsyncioClock
 from callcast.testing import ManualClock
@@ -136,103 +133,23 @@ async def test_an_error_of_what_nobody_waits_for_is_nobody_s() -> None:
     assert waiting.cancelled()
 
 
-# Commits
+async def test_an_answer_to_a_loop_that_is_gone_is_nobody_s() -> None:
+    office = Office()
+    started, go = threading.Event(), threading.Event()
 
+    def slow() -> None:
+        started.set()
+        go.wait(5.0)
 
-class Committing:
-    """The commits of a member whose partition has three messages."""
+    async def ask() -> None:
+        asked = asyncio.ensure_future(office.do(slow))
+        await asyncio.sleep(0)
+        asked.cancel()
 
-    def __init__(self) -> None:
-        self.partition = Partition([record(at) for at in range(3)], 3)
-        self.clock = ManualClock()
-        self.sent: list[Sequence[Commit]] = []
-        self.refuses = False
-        self.commits = Commits(
-            self.partition.desk, threading.Lock(), send=self.send, clock=self.clock
-        )
-
-    def send(self, plans: Sequence[Commit]) -> Sequence[Commit]:
-        self.sent.append(plans)
-        return plans if self.refuses else ()
-
-    def done(self) -> None:
-        """One more message is done."""
-        self.partition.settle(self.partition.take(1))
-
-
-async def test_commits_are_paced_unless_somebody_waits_for_one() -> None:
-    one = Committing()
-    one.commits.pump()
-    taken = len(one.sent)
-    one.done()
-    one.commits.pump()
-    assert len(one.sent) == taken
-    await one.clock.advance(PACE)
-    one.commits.pump()
-    assert len(one.sent) == taken + 1
-    one.done()
-    waiting = asyncio.ensure_future(one.commits.durable())
-    await asyncio.sleep(0)
-    assert one.commits.is_awaited
-    one.commits.pump()
-    await waiting
-    assert len(one.sent) == taken + 2
-    assert not one.commits.is_awaited
-
-
-async def test_who_waits_for_what_went_with_an_earlier_commit_waits_no_more() -> None:
-    one = Committing()
-    one.commits.pump()
-    waiting = asyncio.ensure_future(one.commits.durable())
-    await asyncio.sleep(0)
-    count = len(one.sent)
-    one.commits.pump()
-    await waiting
-    assert len(one.sent) == count
-
-
-async def test_a_refused_commit_is_sent_again_after_a_while() -> None:
-    one = Committing()
-    one.done()
-    one.refuses = True
-    waiting = asyncio.ensure_future(one.commits.durable())
-    await asyncio.sleep(0)
-    one.commits.pump()
-    one.refuses = False
-    one.commits.pump()
-    assert len(one.sent) == 1
-    assert not waiting.done()
-    await one.clock.advance(REFUSED_PAUSE)
-    one.commits.pump()
-    await waiting
-    assert [plan.offset for plans in one.sent for plan in plans] == [1, 1]
-    assert one.partition.window.base == 1
-
-
-async def test_nobody_waits_for_a_commit_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(commits, "PATIENCE", 0.01)
-    one = Committing()
-    with pytest.raises(Unavailable, match="no commit was accepted within"):
-        await one.commits.durable()
-    one.commits.pump()
-    waiting = asyncio.ensure_future(one.commits.durable())
-    await asyncio.sleep(0)
-    one.commits.end()
-    await waiting
-    await one.commits.durable()
-    one.done()
-    count = len(one.sent)
-    await one.clock.advance(PACE)
-    one.commits.pump()
-    assert len(one.sent) == count
-
-
-def test_a_commit_whose_waiter_is_gone_with_its_loop_is_nobody_s() -> None:
-    one = Committing()
-    future = of_another_loop(lambda: asyncio.get_running_loop().create_future())
-    one.commits._waiting.append(future)  # type: ignore[arg-type]
-    one.commits.pump()
-    assert not one.commits.is_awaited
+    in_thread(lambda: asyncio.run(ask()))
+    assert started.wait(5.0)
+    go.set()
+    await office.close(lambda: None)
 
 
 # Answers

@@ -60,9 +60,9 @@ class Served(Ground):
         ("sqlite:///x.db?retain=5", "sqlite:///x.db?retain=5"),
         ("sqlite:///x.db?synchronous=normal", "sqlite:///x.db?synchronous=normal&retain=600"),
         ("amqp://a,amqp://b/v", "amqp://a,amqp://b/v?retain=600"),
-        ("kafka://host:9092", "kafka://host:9092?session=6"),
-        ("kafkas://host?ca=x", "kafkas://host?ca=x&session=6"),
-        ("kafka://host:9092?session=9", "kafka://host:9092?session=9"),
+        ("kafka://host:9092", "kafka://host:9092?session=6&partitions=2"),
+        ("kafkas://host?ca=x", "kafkas://host?ca=x&session=6&partitions=2"),
+        ("kafka://host?partitions=9&session=9", "kafka://host?partitions=9&session=9"),
     ],
 )
 def test_what_is_published_is_kept_where_that_is_an_option(

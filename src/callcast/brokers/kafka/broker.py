@@ -99,7 +99,7 @@ class KafkaBroker:
         failed = await link.sender.send([parcel for _, parcel in parcels])
         for place, fault in failed.items():
             index = parcels[place][0]
-            errors[index] = failure(messages[index], fault)
+            errors[index] = failure(messages[index], fault, link.faults.why)
         if any(errors):
             raise Unpublished(errors)
 
@@ -155,6 +155,8 @@ class KafkaBroker:
         link = self._opened
         if link is None:
             return
+        for member in self._members.values():
+            member.stop()  # all at once: a server that is away takes its time for each
         for consumer in list(self._consumers):
             await consumer.close()
         self._opened = None
@@ -285,6 +287,7 @@ class KafkaBroker:
             if not is_in:
                 del self._members[names.group]
                 member.stop()
+                await link.office.do(member.join)
         return member
 
     async def _until_shared(self, member: Member, names: Names, link: Link) -> None:

@@ -116,16 +116,18 @@ class KafkaConsumer:
     ) -> tuple[list[Delivery], str]:
         """Copy what goes elsewhere; what could not be copied, and why. Adds to what is lost."""
         desk, lock = self.member.desk, self.member.lock
-        errors: Mapping[int, KafkaError] | None = None
+        errors: Mapping[int, KafkaError] = {}
+        is_answered = False
         try:
             errors = await self._copy(moves)
+            is_answered = True
         finally:
             failed: list[Delivery] = []
             now = self._clock.now()
             with lock:
                 for index, move in enumerate(moves):
                     # Cancelled, it is not known whether the copies are stored: all are still ours.
-                    is_stored = errors is not None and index not in errors
+                    is_stored = is_answered and index not in errors
                     if not desk.moved(self._hand, move, is_stored=is_stored, now=now):
                         lost.append(move.delivery)
                     elif not is_stored:

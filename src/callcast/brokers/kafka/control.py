@@ -14,13 +14,13 @@ import asyncio
 from collections.abc import Iterable
 
 import msgspec
+from confluent_kafka import KafkaException
 from confluent_kafka.cimpl import NewTopic
 
 from callcast.brokers.kafka.link import Link
 from callcast.brokers.kafka.names import CONTROL
 from callcast.brokers.kafka.sender import Parcel
 from callcast.brokers.kafka.wire import Record
-from callcast.core.errors import Unavailable
 from callcast.ports.broker import Source
 
 LOOK = 1.0
@@ -155,5 +155,6 @@ class Control:
     async def _write(self, key: str, value: bytes | None) -> None:
         errors = await self._link.sender.send([Parcel(CONTROL, key.encode(), value, [], 0)])
         if errors:
-            raise Unavailable(f"{CONTROL}: {key!r} could not be written: {errors[0].str()}")
+            what = f"write {key!r} to topic {CONTROL!r}"
+            raise self._link.faults.of(what, KafkaException(errors[0]))
         await self.refresh()

@@ -204,22 +204,26 @@ class Desk:
                 or lease.item.is_settling
             ):
                 lost.append(delivery)
-            elif isinstance(verdict := self._limited(lease.item, outcome, now), Dead) or (
-                isinstance(verdict, Later) and not self.source.ordered
-            ):
-                lease.item.is_settling = True
-                moves.append(Move(delivery, lease, verdict))
-            else:
+            elif isinstance(outcome, Done):
                 del hand.leases[lease.token]
-                self._carry_out(lease.item, outcome, now)
+                self._finish(lease.item, now)
+            elif isinstance(outcome, Release):
+                del hand.leases[lease.token]
+                self._give_back(lease.item, now + outcome.after, now)
+            elif (later := self._held_by(lease.item, outcome, now)) is not None:
+                del hand.leases[lease.token]
+                self._put_off(lease.item, later, now)
+            else:
+                lease.item.is_settling = True
+                moves.append(Move(delivery, lease, self._limited(lease.item, outcome, now)))
         return moves, lost
 
     def moved(self, hand: Hand, move: Move, *, is_stored: bool, now: float) -> bool:
         """Note what became of the copy; whether the delivery was still ours."""
         lease = move.lease
-        lease.item.is_settling = False
         if hand.leases.get(lease.token) is not lease:
             return False
+        lease.item.is_settling = False
         if is_stored:
             del hand.leases[lease.token]
             self._finish(lease.item, now)
@@ -265,37 +269,33 @@ class Desk:
 
     # Inside
 
-    def _limited(self, item: Item, outcome: Outcome, now: float) -> Outcome:
-        """A key is held by what is put off for so long and no longer."""
-        if not (isinstance(outcome, Later) and self.source.ordered):
-            return outcome
-        since = item.held_since or now
-        if now + outcome.delay - since <= HOLD_MAX:
-            item.held_since = since
+    def _held_by(self, item: Item, outcome: Later | Dead, now: float) -> Later | None:
+        """What its key waits for here, and no longer than `HOLD_MAX` in all."""
+        if isinstance(outcome, Dead) or not self.source.ordered:
+            return None
+        item.held_since = item.held_since or now
+        return outcome if now + outcome.delay - item.held_since <= HOLD_MAX else None
+
+    def _limited(self, item: Item, outcome: Later | Dead, now: float) -> Later | Dead:
+        """What is to be copied elsewhere: what was held for too long is dead."""
+        if isinstance(outcome, Dead) or not self.source.ordered:
             return outcome
         return Dead(
-            f"its key was held for {now - since:.0f} s by retries, and the next one is beyond"
-            f" {HOLD_MAX:.0f} s: {outcome.reason}",
+            f"its key was held for {now - item.held_since:.0f} s by retries, and the next one is"
+            f" beyond {HOLD_MAX:.0f} s: {outcome.reason}",
             outcome.notes,
         )
 
-    def _carry_out(self, item: Item, outcome: Outcome, now: float) -> None:
-        if isinstance(outcome, Done):
-            self._finish(item, now)
-        elif isinstance(outcome, Later):
-            later = outcome
+    def _put_off(self, item: Item, later: Later, now: float) -> None:
+        def put_off(item: Item) -> None:
+            item.round += 1
+            item.crashes = 0
+            item.message = noted(item.message, later.notes)
+            # Its record's time is on the wall clock, and so is what a successor is told.
+            item.due_wall = self.wall(now) + later.delay
 
-            def put_off(item: Item) -> None:
-                item.round += 1
-                item.crashes = 0
-                item.message = noted(item.message, later.notes)
-                # Its record's time is on the wall clock, and so is what a successor is told.
-                item.due_wall = self.wall(now) + later.delay
-
-            item.window.given_back(item, now, put_off)
-            self._back_on_shelf(item, now + outcome.delay, now)
-        elif isinstance(outcome, Release):
-            self._give_back(item, now + outcome.after, now)
+        item.window.given_back(item, now, put_off)
+        self._back_on_shelf(item, now + later.delay, now)
 
     def wall(self, now: float) -> float:
         """The wall-clock time of a monotonic one."""
@@ -316,6 +316,7 @@ class Desk:
 
     def _back_on_shelf(self, item: Item, due: float, now: float) -> None:
         item.token = 0
+        item.is_settling = False  # its next lease is another one's, whatever becomes of the copy
         item.due = due
         item.window.shelf.put_back(item, now)
         item.window.shelf.ended(item, now)

@@ -103,18 +103,29 @@ class Faults:
             return Unavailable(f"Kafka at {servers} could not {what}: {text}")
         return self.connecting(f"could not {what}")
 
+    @property
+    def why(self) -> str:
+        """What is wrong with the connections, in a sentence; empty when nothing is known to be."""
+        trouble = self._trouble()
+        return "" if trouble is None else str(sentence_of(trouble, self._options, "to publish"))
+
     def connecting(self, what: str) -> CallcastError:
         """The typed error for something that got no answer."""
-        with self._lock:
-            latest = self._latest
-        if latest is None or self._clock.now() - latest[0] > FRESH:
+        trouble = self._trouble()
+        if trouble is None:
             if self._was_there:
                 return Unavailable(
                     f"Kafka at {self._options.servers} has not answered in time ({what}): it is"
                     " busy, or its leader or the group's coordinator is away; try again"
                 )
             return _silence(self._options, what)
-        return sentence_of(latest[1], self._options, what)
+        return sentence_of(trouble, self._options, what)
+
+    def _trouble(self) -> Trouble | None:
+        """What was told last, unless that was long ago."""
+        with self._lock:
+            latest = self._latest
+        return None if latest is None or self._clock.now() - latest[0] > FRESH else latest[1]
 
 
 def trouble_of(error: KafkaError) -> Trouble:

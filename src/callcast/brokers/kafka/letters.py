@@ -63,9 +63,11 @@ class Letters:
         """Read up to the end. None are left where somebody has deleted the topic."""
         async with self._reading:
             if not await self._link.partitions([self._place[0]]):
-                self._all.clear()
+                self._forget()
                 return
             end = (await self._link.ends([self._place]))[self._place]
+            if end < self._position:  # somebody has made it anew
+                self._forget()
             while self._position < end:
                 found = await self._link.read({self._place: self._position}, {self._place: end})
                 records = found.get(self._place, [])
@@ -73,6 +75,10 @@ class Letters:
                     self._apply(record)
                 whole = not records or len(records) < PAGE
                 self._position = end if whole else records[-1].offset + 1
+
+    def _forget(self) -> None:
+        self._all.clear()
+        self._position = 0
 
     def _apply(self, record: Record) -> None:
         key = record.key or b""

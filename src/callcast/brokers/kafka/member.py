@@ -29,6 +29,8 @@ POLL_BUSY = 0.004
 """The same while something is out or waits here. The driver offers no way to end a poll early, and
 asking it for a commit from another thread meanwhile deadlocks in its Python binding (2.16)."""
 
+LEAVE_WAIT = 10.0
+"""Seconds for the last commit and for leaving the groups."""
 REJOIN = 1.0
 """Seconds before a member begins anew after an error that the driver cannot get over."""
 
@@ -46,6 +48,7 @@ class Member:
         self._bench = Bench(self.desk, habits)
         self.lock: threading.Lock = self._bench.lock
         self._clock = habits.clock
+        self._leave_by: float | None = None  # set by `stop`
         self.desk.wall_offset = self._clock.wall() - self._clock.now()
         self.commits: Commits = Commits(self.desk, self.lock, send=self._send, clock=self._clock)
         self._bench.pump = self.commits.pump
@@ -71,12 +74,18 @@ class Member:
     def stop(self) -> None:
         """Commit, leave the groups, and end; `join` waits for it. Idempotent."""
         with self._bench.changed:
+            self._leave_by = self._leave_by or self._clock.now() + LEAVE_WAIT
             self._bench.is_stopping = True
             self._bench.changed.notify_all()
 
     def join(self) -> None:
-        """Wait until it has ended. Blocks."""
-        self._thread.join()
+        """Wait until it has ended, or `LEAVE_WAIT` after it was stopped. Blocks.
+
+        The driver waits for the answer to a commit for as long as that takes. A server that does
+        not answer is left without a word: the thread ends when it does, or with the process.
+        """
+        now = self._clock.now()
+        self._thread.join(max(0.0, (self._leave_by or now + LEAVE_WAIT) - now))
 
     def nudge(self) -> None:
         """Tell who waits that something was settled or given back. Thread-safe."""

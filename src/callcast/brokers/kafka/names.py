@@ -12,7 +12,7 @@ Of a source ``orders.placed/billing``:
 | ``orders.placed.billing.retry.10s``  | `Later` by delay: ``10s 1m 10m 1h 1d``; unordered only   |
 | ``orders.placed.billing.dead``       | its dead letters, compacted by source and id             |
 
-Dots are parts of names, too, so that two sources may come to the same ones; `clash` finds them.
+Dots are parts of names, too, so that two sources may come to the same ones; `clashes` finds them.
 """
 
 from __future__ import annotations
@@ -94,31 +94,30 @@ def redrive_topic(topic: str, group: str) -> str:
     return f"{topic}.{group}.redrive"
 
 
-def clash(topics: Iterable[str], sources: Iterable[Source]) -> str:
-    """Which two of these would share what must be one's own, in a sentence; empty when none do.
-
-    Sources are taken in their order: the later one is refused.
-    """
+def clashes(topics: Iterable[str], sources: Iterable[Source]) -> list[str]:
+    """Which of these would share what must be one's own, a sentence each."""
     groups: dict[str, Source] = {}
     parts: dict[str, Source] = {}
     mains = dict.fromkeys(topics)
+    found: list[str] = []
     for source in sources:
         names = names_of(source)
         for name in (names.group, names.side):
             other = groups.setdefault(name, source)
             if str(other) != str(source):
-                return (
+                found.append(
                     f"group {source} and group {other} would both be {name!r} on Kafka: give one"
                     " of them another name"
                 )
+                break
         parts.update(dict.fromkeys((*names.beside, names.dead), source))
         mains[source.topic] = None
     for topic in mains:
         if topic == CONTROL:
-            return f"topic {topic!r} is where callcast keeps its groups: use another name"
-        if topic in parts:
-            return (
+            found.append(f"topic {topic!r} is where callcast keeps its groups: use another name")
+        elif topic in parts:
+            found.append(
                 f"topic {topic!r} is where group {parts[topic]} keeps what waits for it alone:"
                 " give one of them another name"
             )
-    return ""
+    return found

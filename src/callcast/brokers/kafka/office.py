@@ -25,6 +25,20 @@ class Office:
         """Have it done there; cancelled, it is done all the same."""
         if self._is_closed:
             raise NotSent("the broker is closed")
+        return await self._give(work)
+
+    async def close(self, last: Callable[[], None]) -> None:
+        """Do this last, then end. Idempotent, also while it is being closed."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        done = self._give(last)
+        self._errands.put(None)
+        await done
+        if self._thread is not None:
+            self._thread.join()  # it has nothing left to do
+
+    def _give(self, work: Callable[[], R]) -> asyncio.Future[R]:
         if self._thread is None:
             self._thread = threading.Thread(
                 target=self._run, name="callcast-kafka-office", daemon=True
@@ -42,17 +56,7 @@ class Office:
                 _call(loop, _answer, future, result)
 
         self._errands.put(errand)
-        return await future
-
-    async def close(self, last: Callable[[], None]) -> None:
-        """Do this last, then end. Idempotent."""
-        if self._is_closed:
-            return
-        await self.do(last)
-        self._is_closed = True
-        self._errands.put(None)
-        if self._thread is not None:
-            self._thread.join()  # it has nothing left to do
+        return future
 
     def _run(self) -> None:
         while (errand := self._errands.get()) is not None:

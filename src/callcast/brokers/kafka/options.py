@@ -21,6 +21,7 @@ User and password may come from ``CALLCAST_KAFKA_USER`` and ``CALLCAST_KAFKA_PAS
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -41,6 +42,8 @@ _KNOWN = (
 )  # fmt: skip
 _MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512")
 _COMPRESSIONS = ("none", "gzip", "snappy", "lz4", "zstd")
+_QUIET = logging.Logger("callcast.kafka.driver", logging.CRITICAL + 1)  # noqa: LOG001 - of no tree
+"""Logs nothing: the driver itself would print to stderr what is fatal to one of its connections."""
 _FORM = "kafka://user:password@host:9092"
 
 
@@ -71,12 +74,13 @@ class Options:
         return self.security.get("security.protocol", "").endswith("SSL")
 
     @property
-    def client(self) -> dict[str, str | int | float]:
+    def client(self) -> dict[str, object]:
         """Settings of every connection."""
         return {
             "bootstrap.servers": self.servers,
             "client.id": "callcast",
-            "log_level": 2,  # what goes wrong is raised as a typed error; the driver need not print
+            "log_level": 0,  # what goes wrong is raised as a typed error
+            "logger": _QUIET,
             "reconnect.backoff.ms": 50,
             "reconnect.backoff.max.ms": 1_000,
             "socket.connection.setup.timeout.ms": 5_000,
@@ -85,7 +89,7 @@ class Options:
         }
 
     @property
-    def producer(self) -> dict[str, str | int | float]:
+    def producer(self) -> dict[str, object]:
         """Settings of the producer: nothing is lost, repeated or out of order."""
         return {
             **self.client,
@@ -100,7 +104,7 @@ class Options:
         }
 
     @property
-    def reader(self) -> dict[str, str | int | float]:
+    def reader(self) -> dict[str, object]:
         """Settings of a consumer that takes part in no group."""
         return {
             **self.client,
@@ -117,9 +121,9 @@ class Options:
         }
 
     @property
-    def member(self) -> dict[str, str | int | float]:
+    def member(self) -> dict[str, object]:
         """Settings of a group's member."""
-        settings: dict[str, str | int | float] = {
+        settings: dict[str, object] = {
             **self.reader,
             "auto.offset.reset": self.expired,
             "enable.auto.offset.store": False,
@@ -173,7 +177,7 @@ def _split(url: str) -> SplitResult:
     except ValueError as error:
         raise Misuse(f"the broker URL is none: {error}; write {_FORM}") from error
     # Said without what stands there: it may be the end of a password.
-    is_cut = "@" not in parts.netloc and "@" in parts.query
+    is_cut = "@" not in parts.netloc and "@" in parts.query.partition("=")[0]
     if parts.path.strip("/") or parts.fragment or is_cut:
         raise Misuse(
             f"the broker URL has something behind its host that Kafka has no use for: write"

@@ -84,11 +84,12 @@ class Packing:
         return parcels, errors
 
 
-def failure(message: Message, error: KafkaError) -> NotSent | Unanswered:
-    """What became of a message that the driver gave up."""
+def failure(message: Message, error: KafkaError, why: str = "") -> NotSent | Unanswered:
+    """What became of a message that the driver gave up, and why if that is known."""
     if error.code() in _NEVER:
         return NotSent(f"message {message.id!r} was not sent: {error.str()}", id=message.id)
-    return Unanswered(f"message {message.id!r} may be stored: {error.str()}", id=message.id)
+    reason = f"{error.str()} ({why})" if why else error.str()
+    return Unanswered(f"message {message.id!r} may be stored: {reason}", id=message.id)
 
 
 def _why_not(message: Message, topic: str, partitions: Mapping[str, int], *, wall: float) -> str:

@@ -38,7 +38,7 @@ class Harvest:
                     self._add(place, received)
             elif error.code() == PARTITION_END:
                 self.missing.discard(place)  # markers, or what was compacted away, end it
-            else:
+            elif error.code() != KafkaError.GROUP_AUTHORIZATION_FAILED:  # it reads in no group
                 raise KafkaException(error)
 
     def _add(self, place: Place, received: Received) -> None:

@@ -18,7 +18,7 @@ from confluent_kafka import Message as Report
 from confluent_kafka._types import HeadersType
 from msgspec import Struct
 
-from callcast.brokers.kafka.codes import QUEUE_FULL
+from callcast.brokers.kafka.codes import PURGED, QUEUE_FULL
 from callcast.brokers.kafka.wire import Headers
 
 POLL = 0.1
@@ -55,7 +55,8 @@ class Batch:
     def report(self, index: int, error: KafkaError | None, _: Report) -> None:
         """Take the report of one parcel; in the sender's thread."""
         if error is not None:
-            self.errors[index] = error
+            is_purged = error.code() == PURGED
+            self.errors[index] = (self._sender.fatal if is_purged else None) or error
         self.one_less()
 
     def refused(self, index: int, error: KafkaError) -> None:
@@ -76,9 +77,13 @@ class Sender:
     """Stores parcels; `close` waits for what is under way."""
 
     def __init__(self, config: Mapping[str, object]) -> None:
-        self._producer = Producer(dict(config))
+        self._config = dict(config)
+        self._producer = Producer(self._config)
+        self._giving = threading.Lock()  # nothing is given to a producer that is being replaced
         self.lock: threading.Lock = threading.Lock()
         self._ended: dict[asyncio.AbstractEventLoop, list[Batch]] = {}  # under the lock
+        self.fatal: KafkaError | None = None
+        """Why what is purged now was not sent; of the sender's thread."""
         self._is_stopping = False
         self._is_busy = threading.Event()  # set when something was given to the producer
         self._thread = threading.Thread(target=self._serve, name="callcast-kafka-send", daemon=True)
@@ -117,7 +122,8 @@ class Sender:
 
     def close(self, timeout: float) -> None:
         """Wait for what is under way, then end. Blocks; not to be called twice."""
-        self._producer.flush(timeout)
+        with contextlib.suppress(KafkaException):  # fatal: whoever published was told
+            self._producer.flush(timeout)
         self._is_stopping = True
         self._is_busy.set()
         self._thread.join()
@@ -127,15 +133,16 @@ class Sender:
         self, parcel: Parcel, report: Callable[[KafkaError | None, Report], None]
     ) -> KafkaError | None:
         try:
-            self._producer.produce(
-                parcel.topic,
-                parcel.value,
-                parcel.key,
-                parcel.partition,
-                on_delivery=report,
-                timestamp=parcel.time,
-                headers=cast("HeadersType", parcel.headers),  # lists are invariant
-            )
+            with self._giving:
+                self._producer.produce(
+                    parcel.topic,
+                    parcel.value,
+                    parcel.key,
+                    parcel.partition,
+                    on_delivery=report,
+                    timestamp=parcel.time,
+                    headers=cast("HeadersType", parcel.headers),  # lists are invariant
+                )
         except BufferError:
             return KafkaError(QUEUE_FULL)
         except KafkaException as error:
@@ -148,7 +155,22 @@ class Sender:
             self._is_busy.wait()
             self._is_busy.clear()
             while len(self._producer):
-                self._producer.poll(POLL)
+                try:
+                    self._producer.poll(POLL)
+                except KafkaException as error:  # a fatal one: this producer sends no more
+                    self._replace(error.args[0])
+
+    def _replace(self, fatal: KafkaError) -> None:
+        """Go on with a new producer; what the old one has not sent gets its error."""
+        with self._giving:
+            old, self._producer = self._producer, Producer(self._config)
+        self.fatal = fatal
+        old.purge()
+        while len(old):
+            with contextlib.suppress(KafkaException):  # the same one, told again
+                old.poll(POLL)
+        self.fatal = None
+        old.close()
 
     def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
         with self.lock:

@@ -10,7 +10,7 @@ from confluent_kafka.cimpl import NewTopic
 from callcast.brokers.kafka.control import Control
 from callcast.brokers.kafka.desk import Place
 from callcast.brokers.kafka.link import Link
-from callcast.brokers.kafka.names import Names, clash, names_of
+from callcast.brokers.kafka.names import Names, clashes, names_of
 from callcast.brokers.kafka.options import RECORD_MAX, Options
 from callcast.brokers.kafka.trimming import FOR_EVER, keep_for
 from callcast.core.errors import Misuse, Unavailable
@@ -35,8 +35,9 @@ class Topology:
         wanted = needed(topics, sources, self._link.options)
         await self._control.prepare()
         other = [text for source in sources for text in self._otherwise(source)]
-        if said := clash(topics, [*self._control.roll.sources.values(), *sources]):
-            other.append(said)
+        known = list(self._control.roll.sources.values())
+        others = clashes([], known)  # what others share already is not asked for here
+        other += [said for said in clashes(topics, [*known, *sources]) if said not in others]
         if other:
             raise Misuse("; ".join(other))
         there = await self._link.partitions(list(wanted))

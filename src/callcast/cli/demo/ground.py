@@ -27,6 +27,8 @@ KEEPERS = ("sqlite", "amqp", "amqps")
 """Schemes whose brokers keep nothing unless they are told to."""
 SESSION = 6
 """Seconds after which Kafka takes a killed worker for dead: the least that a server allows."""
+PARTITIONS = 2
+"""Of Kafka's topics: one process works for each group, and a server makes them one by one."""
 
 CLEAR = 60.0
 """Seconds within which a server forgets workers that were killed, so that their groups can end."""
@@ -103,15 +105,10 @@ def _fit(url: str) -> str:
             "a memory:// broker lives inside one process, and the demo has five",
             fix="callcast demo, or --broker amqp://... or kafka://...",
         )
-    more = {
-        "retain": KEPT if parts.scheme in KEEPERS else None,
-        "session": SESSION if parts.scheme in {"kafka", "kafkas"} else None,
-    }
-    wanted = [
-        f"{name}={value}"
-        for name, value in more.items()
-        if value is not None and f"{name}=" not in parts.query
-    ]
+    more = {"retain": KEPT} if parts.scheme in KEEPERS else {}
+    if parts.scheme in {"kafka", "kafkas"}:
+        more = {"session": SESSION, "partitions": PARTITIONS}
+    wanted = [f"{name}={said}" for name, said in more.items() if f"{name}=" not in parts.query]
     if not wanted:
         return url
     return f"{url}{'&' if parts.query else '?'}{'&'.join(wanted)}"

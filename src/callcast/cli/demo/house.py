@@ -21,7 +21,7 @@ from callcast.ports.clock import Clock
 
 COMMAND = (sys.executable, "-m", "callcast", "run")
 
-START = 20.0
+START = 60.0
 """Seconds for a service to become ready on a busy machine."""
 STOP = 10.0
 LOOK = 0.05
