@@ -24,8 +24,8 @@ from pathlib import Path
 
 import embedded_callcast as ours
 import embedded_peers as theirs
-from embedded_work import BODY_BYTES, CUSTOMERS, encode, folder, order, orders
 from harness import RESULTS, Figure, Goal, Report, alternate_all, versions
+from work import BODY_BYTES, CUSTOMERS, encode, folder, order, orders
 
 from callcast import Bus
 

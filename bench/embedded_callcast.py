@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from embedded_work import Order, Stopwatch, order, orders, timed
+from work import Count, Order, Stopwatch, order, orders, timed
 
 from callcast import Bus, Event, Service
 
@@ -19,22 +19,6 @@ PLACED = Event("orders.placed", Order)
 PLACED_KEYED = Event("orders.placed.keyed", Order, key=lambda order: order.customer)
 
 Handle = Callable[[Order], Awaitable[None]]
-
-
-class Count:
-    """Counts what is handled, and says when that is all; its watch runs from the first on."""
-
-    def __init__(self, expected: int) -> None:
-        self.expected = self.left = expected
-        self.is_over = asyncio.Event()
-        self.watch = Stopwatch()
-
-    def one(self) -> None:
-        if self.left == self.expected:
-            self.watch.start()
-        self.left -= 1
-        if self.left == 0:
-            self.is_over.set()
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ import threading
 import time
 from pathlib import Path
 
-from embedded_callcast import PLACED, Case, Count, url
+from embedded_callcast import PLACED, Case, url
 from embedded_peers import HUEY_POLL, open_huey
-from embedded_work import Order, decode
+from harness import peak_memory
+from work import Count, Order, decode
 
 from callcast import Bus, Service
 
@@ -73,13 +74,6 @@ async def idle(path: Path, seconds: int) -> list[float]:
         start, cpu = time.perf_counter(), time.process_time()
         await asyncio.sleep(seconds)
         return [(time.process_time() - cpu) / (time.perf_counter() - start)]
-
-
-def peak_memory() -> float:
-    """MiB of this program: what getrusage says includes the process that started it."""
-    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
-    return int(peak) / 1024
 
 
 async def memory(path: Path, count: int) -> list[float]:

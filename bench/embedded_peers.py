@@ -1,4 +1,4 @@
-"""huey, persist-queue, queue-sqlite and raw sqlite3 doing the work of ``embedded_work``.
+"""huey, persist-queue, queue-sqlite and raw sqlite3 doing the work of ``work``.
 
 Each in the way that its documentation shows, with its default durability; each encodes and decodes
 with the same msgspec functions.
@@ -17,7 +17,7 @@ from pathlib import Path
 import huey
 import persistqueue
 import queue_sqlite_core
-from embedded_work import Order, Stopwatch, decode, encode, orders, timed
+from work import Order, Stopwatch, decode, encode, orders, timed
 
 BATCH = 500
 """Messages of one ``dequeue`` of queue-sqlite: the most of its tries."""

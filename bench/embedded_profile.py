@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import embedded_callcast as ours
-from embedded_work import Stopwatch, folder, orders
+from work import Stopwatch, folder, orders
 
 COUNT = 40_000
 FUNCTIONS = 40

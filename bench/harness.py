@@ -202,6 +202,13 @@ def machine() -> str:
     return f"{names[0] if names else model}, {where}"
 
 
+def peak_memory() -> float:
+    """MiB of this program: what getrusage says includes the process that started it."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    (peak,) = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(peak) / 1024
+
+
 def rounded(number: float) -> float:
     """Four digits that mean something."""
     return float(f"{number:.4g}")

@@ -1,7 +1,8 @@
-"""The work that all contenders of ``bench/embedded.py`` do: one order, 256 bytes of JSON."""
+"""The work that all contenders do who carry messages: one order, 256 bytes of JSON."""
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import tempfile
 import time
@@ -36,8 +37,9 @@ def order(number: int, customer: str = "", sent_ns: int = 10**15) -> Order:
     return made
 
 
-def orders(count: int) -> list[Order]:
-    return [order(number) for number in range(count)]
+def orders(count: int, customers: int = CUSTOMERS) -> list[Order]:
+    """As many, of so many customers in turn."""
+    return [order(number, f"c-{number % customers:04d}") for number in range(count)]
 
 
 class Stopwatch:
@@ -53,6 +55,22 @@ class Stopwatch:
     def stop(self) -> None:
         self.wall = time.perf_counter() - self._wall
         self.cpu = time.process_time() - self._cpu
+
+
+class Count:
+    """Counts what is handled, and says when that is all; its watch runs from the first on."""
+
+    def __init__(self, expected: int) -> None:
+        self.expected = self.left = expected
+        self.is_over = asyncio.Event()
+        self.watch = Stopwatch()
+
+    def one(self) -> None:
+        if self.left == self.expected:
+            self.watch.start()
+        self.left -= 1
+        if self.left == 0:
+            self.is_over.set()
 
 
 @contextmanager
