@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from callcast.brokers.kafka import looking
 from callcast.brokers.kafka.consumer import KafkaConsumer, Parts
 from callcast.brokers.kafka.control import Control
+from callcast.brokers.kafka.desk import HOLD_MAX
 from callcast.brokers.kafka.letters import Letters, LettersConsumer
 from callcast.brokers.kafka.link import ASK, Link
 from callcast.brokers.kafka.member import Member
@@ -44,6 +45,7 @@ TRAITS = Traits(
     durable_settle=False,
     knows_hearers=False,
     body_max_bytes=BODY_MAX,
+    hold_max=HOLD_MAX,
     release_costs="nothing: it waits in this process",
 )
 
