@@ -13,12 +13,12 @@ from brokers_processes import ask
 from brokers_server import LOOK, PATIENCE, unique
 from brokers_sizes import Sizes
 from brokers_work import Task
-from callcast.brokers.kafka.names import names_of
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 from harness import Goal, Report, alternate_all
 from msgspec.structs import replace
 
+from callcast.brokers.kafka.names import names_of
 from callcast.ports.broker import Source
 
 SHARES = {"callcast": 5.0, "faststream_kafka": 0.4, "confluent": 5.0}
