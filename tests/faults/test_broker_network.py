@@ -35,6 +35,8 @@ FAULTS: dict[str, Callable[[Proxy], None]] = {
     "drop_reply": Proxy.drop_reply,
     "delay": lambda proxy: proxy.delay(0.05),
 }
+WORST = ("blackhole", "reset", "drop_reply")
+"""One of each sort: a silence, an end, a lost answer. With Kafka the others are in the battery."""
 SILENT = ["blackhole", "cut_up", "cut_down", "vanish"]
 PRODUCER, CONSUMER = "producer", "consumer"
 
@@ -78,7 +80,19 @@ async def ground(own: OwnServer, folder: Path) -> AsyncIterator[Ground]:
     await here.judge()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("broker_of_its_own", "fault"),
+    [
+        *(("a_rabbitmq_of_its_own", fault) for fault in FAULTS),
+        *(("a_kafka_of_its_own", fault) for fault in WORST),
+        *(
+            pytest.param("a_kafka_of_its_own", fault, marks=pytest.mark.battery)
+            for fault in FAULTS
+            if fault not in WORST
+        ),
+    ],
+    indirect=["broker_of_its_own"],
+)
 @pytest.mark.parametrize("side", [PRODUCER, CONSUMER])
 async def test_whatever_the_network_does_nothing_is_lost_and_all_goes_on(
     broker_of_its_own: OwnServer, tmp_path: Path, side: str, fault: str

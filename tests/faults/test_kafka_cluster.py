@@ -130,7 +130,8 @@ async def test_after_a_killed_server_is_back_all_that_was_open_works_again(
         await nothing_is_left(broker, source)
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.battery
+@pytest.mark.timeout(180)
 async def test_a_process_that_asks_how_far_its_group_is_outlives_the_groups_coordinator(
     a_kafka_of_its_own: OwnServer,
 ) -> None:
