@@ -179,9 +179,10 @@ class _Slot(NamedTuple):
 
 
 def _write(to: tuple[Port, Confirms[_Slot]], batch: _Batch, indexes: Iterable[int]) -> None:
-    """Write these of a batch."""
+    """Write these of a batch, and take note of them: both or neither, or numbers would shift."""
     port, confirms = to
     publishes: list[bytes] = []
+    written: list[_Slot] = []
     letters, lost = batch.letters, port.lost
     for index in indexes:
         if lost is not None:
@@ -192,9 +193,11 @@ def _write(to: tuple[Port, Confirms[_Slot]], batch: _Batch, indexes: Iterable[in
         except (AMQPError, UnicodeError, struct.error, TypeError, AssertionError) as error:
             batch.end(index, error)  # the codec's: nothing of it was written
         else:
-            confirms.sent(_Slot(batch, index))
+            written.append(_Slot(batch, index))
     if publishes:
         port.write(publishes)
+        for slot in written:
+            confirms.sent(slot)
 
 
 def _end_all(ended: Sequence[tuple[_Slot, Fate]]) -> None:
