@@ -82,7 +82,7 @@ def main() -> int:
     parser.add_argument("--broker", choices=MODULES, default="rabbitmq")
     parser.add_argument("--measure", action="append", help="several times for several; else all")
     parser.add_argument("--peer", action="append", help="only this one (and that one)")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, default=20_000)
     parser.add_argument("--quick", action="store_true", help="only show that it runs")
     parser.add_argument("--url", default="", help="of a server to use as it is")

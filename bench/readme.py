@@ -16,10 +16,15 @@ RESULTS = Path(__file__).parent / "results"
 README = ROOT / "README.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->"
 RATIOS = (
-    "All ratios, of rates (embedded: messages a second) or of costs (the other benches, latencies"
-    " and memory), over all rounds"
+    "All ratios, of rates (brokers: messages a second) or of costs (the other benches, CPU time,"
+    " latencies and memory), over all rounds"
 )
-BENCHES = ("embedded", "http_calls", "policies", "startup")
+RABBITMQ = tuple(f"rabbitmq{one}" for one in ("", "_classic", "_headers", "_latency", "_waiting"))
+KAFKA = tuple(f"kafka{one}" for one in ("", "_lanes", "_latency", "_waiting"))
+BENCHES = (
+    *("embedded", *RABBITMQ, "rabbitmq_3_10", *KAFKA),
+    *("http_calls", "policies", "startup"),
+)
 
 
 def results() -> Iterator[Mapping[str, Any]]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import runpy
 
+import pytest
 from readme_parts import README, ROOT
 
 BENCH = runpy.run_path(str(ROOT / "bench" / "readme.py"))
@@ -34,3 +36,15 @@ def test_a_missed_goal_is_stated_as_missed() -> None:
                 line for line in README.splitlines() if line.startswith(f"| {goal['name']} |")
             )
             assert ("**missed**" in row) is not goal["met"], row
+
+
+@pytest.mark.parametrize("bench", ["rabbitmq", "kafka"])
+def test_the_picture_of_a_brokers_rates_shows_what_was_measured(bench: str) -> None:
+    result = json.loads((ROOT / "bench" / "results" / f"{bench}.json").read_text())
+    picture = (ROOT / "docs" / f"{bench}.svg").read_text()
+    shown = set(re.findall(r">([\d,]+)</text>", picture))
+    for name, figure in result["figures"].items():
+        if name.partition(": ")[2] in {"publish", "consume"}:
+            rate = float(format(figure["median"], ".3g"))
+            assert f"{rate:,.0f}" in shown, name
+    assert f"(docs/{bench}.svg)" in README

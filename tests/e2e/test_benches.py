@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ import psutil
 import pytest
 
 BENCH = Path(__file__).parents[2] / "bench"
+BENCHES = runpy.run_path(str(BENCH / "readme.py"))["BENCHES"]
+"""All that write results."""
 
 
 @pytest.mark.parametrize("name", ["embedded", "http_calls", "policies", "startup"])
@@ -73,7 +76,7 @@ def at_work(process: psutil.Process) -> bool:
         return False  # it has just ended
 
 
-@pytest.mark.parametrize("name", ["embedded", "http_calls", "policies", "startup"])
+@pytest.mark.parametrize("name", BENCHES)
 def test_what_a_bench_wrote_has_what_the_readme_needs(name: str) -> None:
     result = json.loads((BENCH / "results" / f"{name}.json").read_text(encoding="utf-8"))
     assert result["machine"]
