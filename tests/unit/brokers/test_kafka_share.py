@@ -13,10 +13,12 @@ from kafka_parts import PLACE, record
 from callcast.brokers.kafka import codes, share
 from callcast.brokers.kafka import member as member_module
 from callcast.brokers.kafka.desk import Desk
+from callcast.brokers.kafka.faults import Faults
 from callcast.brokers.kafka.member import Member
 from callcast.brokers.kafka.names import names_of
+from callcast.brokers.kafka.options import Options
 from callcast.brokers.kafka.share import LAST_WAIT, Bench, Habits, Share
-from callcast.core.errors import Misuse, Unavailable
+from callcast.core.errors import Misuse, NotPermitted, Unavailable
 from callcast.core.outcome import DONE
 from callcast.ports.broker import Source
 from callcast.testing import ManualClock
@@ -36,6 +38,11 @@ class Ticking(ManualClock):
         return super().now() + self._ticks
 
 
+def habits_of(clock: ManualClock, revoke_wait: float) -> Habits:
+    faults = Faults(Options(servers="one:9092"), clock)
+    return Habits(config={}, clock=clock, faults=faults, revoke_wait=revoke_wait)
+
+
 class Alone:
     """A share that is polled by the test, of a member without a thread."""
 
@@ -43,7 +50,7 @@ class Alone:
         cluster.make("orders", 2)
         self.cluster = cluster
         self.desk = Desk(BILLING)
-        habits = Habits(config={}, clock=Ticking(), revoke_wait=revoke_wait)
+        habits = habits_of(Ticking(), revoke_wait)
         self.bench = Bench(self.desk, habits)
         self.share = Share(GROUP, self.bench)
         self.share.subscribe(["orders"])
@@ -207,10 +214,18 @@ def test_a_partition_that_was_never_read_commits_nothing_but_what_was_noted(alon
 
 def test_servers_that_are_away_are_told(alone: Alone) -> None:
     tell = alone.driver.config["error_cb"]
-    tell(KafkaError(KafkaError.LEADER_NOT_AVAILABLE))
+    refused = "one:9092/1: Connect to ipv4#10.0.0.1:9092 failed: Connection refused"
+    tell(KafkaError(codes.TRANSPORT, refused))
     assert alone.bench.trouble is None
     tell(KafkaError(codes.ALL_BROKERS_DOWN, "1/1 brokers are down"))
-    assert "no broker answers: 1/1 brokers are down" in str(alone.bench.trouble)
+    assert "nobody listens at one:9092" in str(alone.bench.trouble)
+
+
+def test_a_password_that_is_wrong_now_is_told_as_such(alone: Alone) -> None:
+    tell = alone.driver.config["error_cb"]
+    tell(KafkaError(codes.AUTHENTICATION, "one:9092/1: SASL authentication error: no"))
+    assert isinstance(alone.bench.trouble, NotPermitted)
+    assert "check user and password" in str(alone.bench.trouble)
 
 
 # The member around two of them
@@ -220,7 +235,7 @@ def test_servers_that_are_away_are_told(alone: Alone) -> None:
 def member(monkeypatch: pytest.MonkeyPatch) -> Member:
     cluster = install(monkeypatch)
     cluster.make("orders", 1)
-    habits = Habits(config={}, clock=ManualClock(), revoke_wait=5.0)
+    habits = habits_of(ManualClock(), 5.0)
     return Member(BILLING, NAMES, habits)
 
 

@@ -276,7 +276,12 @@ class KafkaBroker:
         member = self._members.get(names.group)
         if member is not None and not member.is_ended:
             return member
-        habits = Habits(config=self._options.member, clock=self._clock, revoke_wait=REVOKE_WAIT)
+        habits = Habits(
+            config=self._options.member,
+            clock=self._clock,
+            faults=link.faults,
+            revoke_wait=REVOKE_WAIT,
+        )
         member = self._members[names.group] = Member(source, names, habits)
         member.start()
         is_in = False
@@ -303,7 +308,7 @@ class KafkaBroker:
             raise Unavailable(
                 f"group {names.group!r} did not take this process in within {JOIN_WAIT} s:"
                 f" {member.trouble}"
-            )
+            ) from member.trouble
         limit = self._clock.now() + SHARE_WAIT
         while (
             member.is_assigned

@@ -194,7 +194,8 @@ class Member:
                 " oldest that is kept, and replay what was lost from its source"
             )
         else:
-            self._bench.trouble = Unavailable(f"{self.names.group}: cannot fetch: {error.str()}")
+            what = f"fetch for group {self.names.group!r}"
+            self._bench.trouble = self._bench.habits.faults.of(what, KafkaException(error))
 
     # Commits of both groups
 

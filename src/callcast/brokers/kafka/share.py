@@ -25,6 +25,7 @@ from callcast.brokers.kafka.codes import (
     TRANSPORT,
 )
 from callcast.brokers.kafka.desk import Desk, Place
+from callcast.brokers.kafka.faults import Faults
 from callcast.brokers.kafka.window import Commit
 from callcast.core.errors import CallcastError, Unavailable
 from callcast.ports.clock import Clock
@@ -67,6 +68,7 @@ class Habits:
     config: Mapping[str, object]
     """For the driver; without the group."""
     clock: Clock
+    faults: Faults
     revoke_wait: float
     """Seconds that a revoked partition waits for what is out of it."""
 
@@ -249,8 +251,10 @@ class Share:
         return None
 
     def _on_error(self, error: KafkaError) -> None:
+        faults = self._bench.habits.faults
+        faults.note(error)
         if error.code() in {ALL_BROKERS_DOWN, AUTHENTICATION}:
-            self._bench.trouble = Unavailable(f"{self.group}: no broker answers: {error.str()}")
+            self._bench.trouble = faults.connecting(f"could not reach group {self.group!r}")
 
 
 def _found(answers: list[TopicPartition]) -> list[TopicPartition]:
