@@ -181,6 +181,7 @@ class Delivering(Harness):
         await self.crash(source, times=2)
         await self.publish("fresh", "fresher")
         worker = await self.join(source)
+        await self.pass_time(self.arrival)  # it is the last of what is there, not of what will be
         taken = ids(await self.take_all(worker))
         while "suspect" not in taken:
             taken += ids(await self.take(worker, 1))
