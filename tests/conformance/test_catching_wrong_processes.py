@@ -1,6 +1,6 @@
 """The cases with child processes are worth something: where the children's broker is wrong they fail.
 
-The other cases are tried in `test_the_suite_catches_wrong_brokers`, without processes.
+The other cases are tried in `test_catching_wrong_brokers`, without processes.
 """
 
 from __future__ import annotations
