@@ -6,6 +6,7 @@ paused.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Sequence
 
@@ -29,6 +30,8 @@ POLL_BUSY = 0.004
 """The same while something is out or waits here. The driver offers no way to end a poll early, and
 asking it for a commit from another thread meanwhile deadlocks in its Python binding (2.16)."""
 
+REST = 0.25
+"""Seconds in which workers use up half of what is read ahead, where that is never to be paused."""
 LEAVE_WAIT = 10.0
 """Seconds for the last commit and for leaving the groups."""
 REJOIN = 1.0
@@ -49,6 +52,7 @@ class Member:
         self.lock: threading.Lock = self._bench.lock
         self._clock = habits.clock
         self._leave_by: float | None = None  # set by `stop`
+        self._rest_until = -math.inf
         self.desk.wall_offset = self._clock.wall() - self._clock.now()
         self.commits: Commits = Commits(self.desk, self.lock, send=self._send, clock=self._clock)
         self._bench.pump = self.commits.pump
@@ -140,7 +144,7 @@ class Member:
     def _turn(self) -> None:
         was_assigned = self.is_assigned
         places = len(self.desk.windows)
-        batch = [*self._main.poll(self._patience()), *self._side.poll(0)]
+        batch = self._read()
         if batch:
             self._receive(batch)
         now = self._clock.now()
@@ -153,6 +157,20 @@ class Member:
         has_moved = was_assigned != self.is_assigned or places != len(self.desk.windows)
         if batch or is_due or has_moved or self.trouble is not None:
             self.bells.ring()
+
+    def _read(self) -> Sequence[Received]:
+        """What has come; while workers are quick and have enough, hardly anything, and slowly.
+
+        A partition that is paused for a moment only costs more than it saves. One that is not used
+        up quickly is read on, and then paused, so that it does not hold up the others.
+        """
+        now = self._clock.now()
+        if now < self._rest_until and self._bench.has_enough(POLL_BUSY):
+            return [*self._main.poll(0, 1), *self._side.poll(0)]
+        batch = [*self._main.poll(self._patience()), *self._side.poll(0)]
+        if batch:
+            self._rest_until = self._clock.now() + REST
+        return batch
 
     def _patience(self) -> float:
         with self.lock:
