@@ -63,7 +63,7 @@ class Alone:
 
     def feed(self, count: int, *, value: bytes = b"{}") -> None:
         records = [record(offset, value=value) for offset in range(count)]
-        self.desk.feed(PLACE, records, now=self.bench.clock.now(), wall=0.0)
+        self.desk.feed(PLACE, map(self.desk.read, records), now=self.bench.clock.now(), wall=0.0)
 
     def take(self, count: int) -> list:
         return self.desk.take(self.hand, count, lease=60.0, now=self.bench.clock.now())[0]

@@ -20,7 +20,7 @@ from callcast.brokers.kafka.names import Names
 from callcast.brokers.kafka.records import Received, record_of
 from callcast.brokers.kafka.share import Bench, Habits, Share
 from callcast.brokers.kafka.window import Commit
-from callcast.brokers.kafka.wire import Record
+from callcast.brokers.kafka.wire import Arrival
 from callcast.core.errors import CallcastError, Misuse, Unavailable
 from callcast.ports.broker import Source
 
@@ -180,25 +180,29 @@ class Member:
         return max(0.0, min(POLL_BUSY if is_busy else POLL, due - self._clock.now()))
 
     def _receive(self, batch: Iterable[Received]) -> None:
-        records: dict[Place, list[Record]] = {}
+        arrivals: dict[Place, list[Arrival]] = {}
         ends: dict[Place, int] = {}
         for received in batch:
-            place = (received.topic() or "", received.partition() or 0)
             error = received.error()
             if error is None:
-                records.setdefault(place, []).append(record_of(received))
-            elif error.code() == PARTITION_END:
+                record = record_of(received)
+                arrivals.setdefault((record.topic, record.partition), []).append(
+                    self.desk.read(record)
+                )
+                continue
+            place = (received.topic() or "", received.partition() or 0)
+            if error.code() == PARTITION_END:
                 ends[place] = received.offset() or 0
             else:
                 self._failed(place, error)
         now, wall = self._clock.now(), self._clock.wall()
         with self.lock:
             self.desk.wall_offset = wall - now
-            for place, some in records.items():
+            for place, some in arrivals.items():
                 self.desk.feed(place, some, now=now, wall=wall)
             for place, offset in ends.items():
                 self.desk.passed(place, offset)
-        if records:
+        if arrivals:
             self._bench.trouble = None
 
     def _failed(self, place: Place, error: KafkaError) -> None:

@@ -17,6 +17,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
+from operator import attrgetter
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -28,6 +30,8 @@ from callcast.core.outcome import DEAD_REASON
 from callcast.core.structured import is_structured, parse
 
 Headers: TypeAlias = list[tuple[str, bytes | None]]
+Found: TypeAlias = Mapping[str, bytes | None]
+"""Headers by their names; the last one of a name counts."""
 
 ROUND = "callcast-round"
 """How many times a record of a retry topic was `Later`."""
@@ -44,21 +48,29 @@ DUE_MAX = 99_999_999_999.0
 
 _OURS = (ROUND, DUE, NULL, KEY)
 _VERSION = ("ce_specversion", b"1.0")
-_JSON = ("content-type", b"application/json")
-_TEXTS: tuple[tuple[str, str], ...] = (
-    ("ce_subject", "subject"),
-    ("ce_dataschema", "dataschema"),
-    ("ce_correlationid", "correlation_id"),
-    ("ce_causationid", "causation_id"),
-    ("traceparent", "traceparent"),
-    ("tracestate", "tracestate"),
+_TEXTS = {
+    "subject": "ce_subject",
+    "dataschema": "ce_dataschema",
+    "correlation_id": "ce_correlationid",
+    "causation_id": "ce_causationid",
+    "traceparent": "traceparent",
+    "tracestate": "tracestate",
+}
+_texts_of = attrgetter(*_TEXTS)
+_READ = (
+    *_TEXTS.values(),
+    *("ce_traceparent", "ce_tracestate"),
+    *("ce_id", "ce_source", "ce_type"),
 )
+"""Headers that are read as text."""
+_KEPT = 256
+"""Kinds of events whose headers are written out once, and seconds whose text is."""
 KNOWN = frozenset(
     {
         *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_partitionkey"),
         *("ce_expirytime", "content-type", "ce_traceparent", "ce_tracestate", DELIVER_AT),
         *_OURS,
-        *(header for header, _ in _TEXTS),
+        *_TEXTS.values(),
     }
 )
 """Headers that are no user's."""
@@ -82,23 +94,29 @@ class Record(Struct, frozen=True, gc=False):
         return f"{self.topic}/{self.partition}/{self.offset}"
 
 
+class Arrival(Struct, frozen=True, gc=False):
+    """A record, and what it says."""
+
+    record: Record
+    message: Message
+    round: int
+    """How many times it was `Later`."""
+    due: float
+    """The wall-clock time before which it is not handed out; 0 for at once."""
+
+
 def encode(message: Message) -> Headers:
     """The headers of a message; its value is its body, its key its key."""
     headers: Headers = [
         _VERSION,
         ("ce_id", message.id.encode()),
-        ("ce_source", message.source.encode()),
-        ("ce_type", message.type.encode()),
-        _JSON
-        if message.datacontenttype == "application/json"
-        else ("content-type", message.datacontenttype.encode()),
+        *_of_kind(message.source, message.type, message.datacontenttype),
     ]
     if message.time:
         headers.append(("ce_time", _timestamp(message.time)))
     if message.key is not None:
         headers.append(("ce_partitionkey", message.key.encode()))
-    for name, field in _TEXTS:
-        text: str | None = getattr(message, field)
+    for name, text in zip(_TEXTS.values(), _texts_of(message), strict=True):
         if text is not None:
             headers.append((name, text.encode()))
     if message.expires is not None:
@@ -114,35 +132,60 @@ def encode(message: Message) -> Headers:
     return headers
 
 
-def decode(record: Record, topic: str) -> Message:
-    """The message of a record; `topic` is its contract's, also where it lies in a retry topic."""
-    found = dict(record.headers)
+@lru_cache(_KEPT)
+def _of_kind(source: str, type: str, content_type: str) -> Headers:
+    """What all events of a kind say alike. Not to be changed."""
+    return [
+        ("ce_source", source.encode()),
+        ("ce_type", type.encode()),
+        ("content-type", content_type.encode()),
+    ]
+
+
+def decode(record: Record, topic: str, found: Found | None = None) -> Message:
+    """The message of a record; `topic` is its contract's, also where it lies in a retry topic.
+
+    `found` are its headers where they are at hand already.
+    """
+    if found is None:
+        found = dict(record.headers)
     body = record.value or b""
     content_type = _text(found.get("content-type"))
     if is_structured(content_type) and (event := parse(body)) is not None:
-        found.update((f"ce_{name}", text.encode()) for name, text in event.attributes.items())
+        said = {f"ce_{name}": text.encode() for name, text in event.attributes.items()}
+        found = {**found, **said}
         content_type, body = event.content_type, event.data
     key = found.get("ce_partitionkey") or found.get(KEY, record.key)
-    deliver_at = found.get(DELIVER_AT)
+    subject, dataschema, correlation, causation, *trace, name, source, kind = [
+        None if value is None else value.decode("utf-8", "backslashreplace")
+        for value in map(found.get, _READ)
+    ]
+    parent, state, event_parent, event_state = trace
     return Message(
-        id=_text(found.get("ce_id")) or origins.place_of(found) or record.where,
-        source=_text(found.get("ce_source")) or f"kafka:{topic}",
-        type=_text(found.get("ce_type")) or topic,
+        id=name or origins.place_of(found) or record.where,
+        source=source or f"kafka:{topic}",
+        type=kind or topic,
         topic=topic,
         body=body,
-        key=None if key is None else _text(key),
+        key=_text(key),
         time=_seconds(found.get("ce_time")) or 0.0,
-        subject=_text(found.get("ce_subject")),
+        subject=subject,
         datacontenttype=content_type or "application/json",
-        dataschema=_text(found.get("ce_dataschema")),
-        correlation_id=_text(found.get("ce_correlationid")),
-        causation_id=_text(found.get("ce_causationid")),
-        traceparent=_text(found.get("traceparent") or found.get("ce_traceparent")),
-        tracestate=_text(found.get("tracestate") or found.get("ce_tracestate")),
+        dataschema=dataschema,
+        correlation_id=correlation,
+        causation_id=causation,
+        traceparent=parent or event_parent,
+        tracestate=state or event_state,
         expires=_seconds(found.get("ce_expirytime")),
-        deliver_at=_number(deliver_at),
-        headers=_others(found),
+        deliver_at=_number(found.get(DELIVER_AT)),
+        headers=NO_HEADERS if found.keys() <= KNOWN else _others(found),
     )
+
+
+def read(record: Record, topic: str) -> Arrival:
+    """All that a record says."""
+    found = dict(record.headers)
+    return Arrival(record, decode(record, topic, found), round_of(found), due_of(found))
 
 
 def put_off(record: Record, notes: Mapping[str, str], *, round: int, due: float) -> Headers:
@@ -177,14 +220,16 @@ def with_headers(headers: Headers, more: Mapping[str, str]) -> Headers:
     ]
 
 
-def round_of(record: Record) -> int:
-    """How many times it was `Later`."""
-    return int(min(max(0.0, _number(_last(record.headers, ROUND)) or 0.0), ROUND_MAX))
+def round_of(found: Found) -> int:
+    """How many times a record with these headers was `Later`."""
+    said = found.get(ROUND)
+    return 0 if said is None else int(min(max(0.0, _number(said) or 0.0), ROUND_MAX))
 
 
-def due_of(record: Record) -> float:
-    """The wall-clock time before which it is not handed out; 0 for at once."""
-    return min(max(0.0, _number(_last(record.headers, DUE)) or 0.0), DUE_MAX)
+def due_of(found: Found) -> float:
+    """The wall-clock time before which such a record is not handed out; 0 for at once."""
+    said = found.get(DUE)
+    return 0.0 if said is None else min(max(0.0, _number(said) or 0.0), DUE_MAX)
 
 
 def identity(message: Message) -> bytes:
@@ -201,11 +246,11 @@ def _identified(record: Record) -> Mapping[str, str]:
     return {} if _last(record.headers, "ce_id") else {"ce_id": record.where}
 
 
-def _others(found: Mapping[str, bytes | None]) -> Mapping[str, str]:
+def _others(found: Found) -> Mapping[str, str]:
     others = {
         name: origins.text_of(name, value) for name, value in found.items() if name not in KNOWN
     }
-    return origins.told(others) if others else NO_HEADERS
+    return origins.told(others)
 
 
 def _text(value: bytes | None) -> str | None:
@@ -224,7 +269,14 @@ def _number(value: bytes | None) -> float | None:
 
 
 def _timestamp(seconds: float) -> bytes:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z").encode()
+    second, micros = divmod(round(seconds * 1_000_000), 1_000_000)
+    return b"%s.%06dZ" % (_second(second), micros) if micros else b"%sZ" % _second(second)
+
+
+@lru_cache(_KEPT)
+def _second(second: int) -> bytes:
+    """A whole second without its zone: many messages of one are published."""
+    return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00").encode()
 
 
 def _seconds(value: bytes | None) -> float | None:
