@@ -18,7 +18,6 @@ import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from operator import attrgetter
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -48,29 +47,23 @@ DUE_MAX = 99_999_999_999.0
 
 _OURS = (ROUND, DUE, NULL, KEY)
 _VERSION = ("ce_specversion", b"1.0")
-_TEXTS = {
-    "subject": "ce_subject",
-    "dataschema": "ce_dataschema",
-    "correlation_id": "ce_correlationid",
-    "causation_id": "ce_causationid",
-    "traceparent": "traceparent",
-    "tracestate": "tracestate",
-}
-_texts_of = attrgetter(*_TEXTS)
-_READ = (
-    *_TEXTS.values(),
-    *("ce_traceparent", "ce_tracestate"),
-    *("ce_id", "ce_source", "ce_type"),
+_JSON = ("content-type", b"application/json")
+_TEXTS: tuple[tuple[str, str], ...] = (
+    ("ce_subject", "subject"),
+    ("ce_dataschema", "dataschema"),
+    ("ce_correlationid", "correlation_id"),
+    ("ce_causationid", "causation_id"),
+    ("traceparent", "traceparent"),
+    ("tracestate", "tracestate"),
 )
-"""Headers that are read as text."""
 _KEPT = 256
-"""Kinds of events whose headers are written out once, and seconds whose text is."""
+"""Seconds whose text is kept."""
 KNOWN = frozenset(
     {
         *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_partitionkey"),
         *("ce_expirytime", "content-type", "ce_traceparent", "ce_tracestate", DELIVER_AT),
         *_OURS,
-        *_TEXTS.values(),
+        *(header for header, _ in _TEXTS),
     }
 )
 """Headers that are no user's."""
@@ -110,13 +103,18 @@ def encode(message: Message) -> Headers:
     headers: Headers = [
         _VERSION,
         ("ce_id", message.id.encode()),
-        *_of_kind(message.source, message.type, message.datacontenttype),
+        ("ce_source", message.source.encode()),
+        ("ce_type", message.type.encode()),
+        _JSON
+        if message.datacontenttype == "application/json"
+        else ("content-type", message.datacontenttype.encode()),
     ]
     if message.time:
         headers.append(("ce_time", _timestamp(message.time)))
     if message.key is not None:
         headers.append(("ce_partitionkey", message.key.encode()))
-    for name, text in zip(_TEXTS.values(), _texts_of(message), strict=True):
+    for name, field in _TEXTS:
+        text: str | None = getattr(message, field)
         if text is not None:
             headers.append((name, text.encode()))
     if message.expires is not None:
@@ -130,16 +128,6 @@ def encode(message: Message) -> Headers:
             if name not in KNOWN and not name.startswith(origins.PREFIXES)
         )
     return headers
-
-
-@lru_cache(_KEPT)
-def _of_kind(source: str, type: str, content_type: str) -> Headers:
-    """What all events of a kind say alike. Not to be changed."""
-    return [
-        ("ce_source", source.encode()),
-        ("ce_type", type.encode()),
-        ("content-type", content_type.encode()),
-    ]
 
 
 def decode(record: Record, topic: str, found: Found | None = None) -> Message:
@@ -156,26 +144,21 @@ def decode(record: Record, topic: str, found: Found | None = None) -> Message:
         found = {**found, **said}
         content_type, body = event.content_type, event.data
     key = found.get("ce_partitionkey") or found.get(KEY, record.key)
-    subject, dataschema, correlation, causation, *trace, name, source, kind = [
-        None if value is None else value.decode("utf-8", "backslashreplace")
-        for value in map(found.get, _READ)
-    ]
-    parent, state, event_parent, event_state = trace
     return Message(
-        id=name or origins.place_of(found) or record.where,
-        source=source or f"kafka:{topic}",
-        type=kind or topic,
+        id=_text(found.get("ce_id")) or origins.place_of(found) or record.where,
+        source=_text(found.get("ce_source")) or f"kafka:{topic}",
+        type=_text(found.get("ce_type")) or topic,
         topic=topic,
         body=body,
         key=_text(key),
         time=_seconds(found.get("ce_time")) or 0.0,
-        subject=subject,
+        subject=_text(found.get("ce_subject")),
         datacontenttype=content_type or "application/json",
-        dataschema=dataschema,
-        correlation_id=correlation,
-        causation_id=causation,
-        traceparent=parent or event_parent,
-        tracestate=state or event_state,
+        dataschema=_text(found.get("ce_dataschema")),
+        correlation_id=_text(found.get("ce_correlationid")),
+        causation_id=_text(found.get("ce_causationid")),
+        traceparent=_text(found.get("traceparent") or found.get("ce_traceparent")),
+        tracestate=_text(found.get("tracestate") or found.get("ce_tracestate")),
         expires=_seconds(found.get("ce_expirytime")),
         deliver_at=_number(found.get(DELIVER_AT)),
         headers=NO_HEADERS if found.keys() <= KNOWN else _others(found),
