@@ -20,7 +20,7 @@ import argparse
 import importlib
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,14 +54,14 @@ def measures_of(broker: str) -> Mapping[str, Callable[[str, str, Sizes], Report]
     return found
 
 
-def run(choice: Choice) -> list[Report]:
+def run(choice: Choice) -> Iterator[Report]:
+    """One report after the other, as soon as it is there."""
     known = measures_of(choice.broker)
     with served(choice.broker, choice.url) as (url, version):
-        reports: list[Report] = []
         for name in choice.measures:
-            reports.append(known[name](choice.broker, url, choice.sizes))
-            reports[-1].settings = {"server": version, **reports[-1].settings}
-        return reports
+            report = known[name](choice.broker, url, choice.sizes)
+            report.settings = {"server": version, **report.settings}
+            yield report
 
 
 def chosen(options: argparse.Namespace) -> Choice:
@@ -88,13 +88,11 @@ def main() -> int:
     parser.add_argument("--url", default="", help="of a server to use as it is")
     parser.add_argument("--output", type=Path, default=RESULTS, metavar="FOLDER")
     options = parser.parse_args()
-    reports = run(chosen(options))
-    if options.quick or options.peer:
-        with tempfile.TemporaryDirectory() as nowhere:
-            for report in reports:
-                report.finish(Path(nowhere))
-        return 0
-    return max([report.finish(options.output) for report in reports])
+    is_whole = not options.quick and not options.peer
+    with tempfile.TemporaryDirectory() as nowhere:
+        folder = options.output if is_whole else Path(nowhere)
+        ends = [report.finish(folder) for report in run(chosen(options))]
+    return max(ends) if is_whole else 0
 
 
 if __name__ == "__main__":

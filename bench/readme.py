@@ -20,11 +20,8 @@ RATIOS = (
     " latencies and memory), over all rounds"
 )
 RABBITMQ = tuple(f"rabbitmq{one}" for one in ("", "_classic", "_headers", "_latency", "_waiting"))
-KAFKA = tuple(f"kafka{one}" for one in ("", "_lanes", "_latency", "_waiting"))
-BENCHES = (
-    *("embedded", *RABBITMQ, "rabbitmq_3_10", *KAFKA),
-    *("http_calls", "policies", "startup"),
-)
+KAFKA = tuple(f"kafka{one}" for one in ("", "_lanes", "_waiting"))
+BENCHES = ("embedded", *RABBITMQ, *KAFKA, "http_calls", "policies", "startup")
 
 
 def results() -> Iterator[Mapping[str, Any]]:

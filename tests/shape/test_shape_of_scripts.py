@@ -129,9 +129,12 @@ def test_it_installs_again_when_something_else_is_asked_for(tmp_path: Path) -> N
     ]
 
 
-TESTS = "run -m pytest --ignore=tests/conformance"
-SUITE = "run -m pytest tests/conformance"
-SUITE_ENDS = "echo the suite says; exit ${SUITE:-0}"
+RUNS = {
+    "TESTS": "run -m pytest --ignore=tests/conformance --ignore=tests/faults",
+    "SUITE": "run -m pytest tests/conformance",
+    "FAULTS": "run -m pytest tests/faults",
+}
+"""What runs side by side, by the variable with the code that it ends with here."""
 
 
 def all_checks(folder: Path, servers: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -142,12 +145,11 @@ def all_checks(folder: Path, servers: str, **env: str) -> subprocess.CompletedPr
     for name in ("test", "environment"):
         shutil.copy(ROOT / "scripts" / name, folder / "scripts" / name)
     (folder / "pyproject.toml").write_text("")
+    ends = " ".join(
+        f'"{run}") echo {name} said this; exit ${{{name}:-0}};;' for name, run in RUNS.items()
+    )
     for name in ("python", "ruff", "mypy", "pyright", "lint-imports", "coverage"):
-        fake(
-            tools,
-            name,
-            f'case "$*" in "{TESTS}") exit ${{TESTS:-0}};; "{SUITE}") {SUITE_ENDS};; esac',
-        )
+        fake(tools, name, f'case "$*" in {ends} esac')
     fake(folder / "scripts", "servers", f'echo "$@" >>said\n{servers}')
     return subprocess.run(
         [SHELL, "scripts/test"],
@@ -159,15 +161,15 @@ def all_checks(folder: Path, servers: str, **env: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize(("tests", "suite"), [(0, 0), (1, 0), (0, 1)])
-def test_all_checks_start_the_servers_and_let_go_of_them(
-    tmp_path: Path, tests: int, suite: int
-) -> None:
-    done = all_checks(tmp_path, "exit 0", TESTS=str(tests), SUITE=str(suite))
-    assert done.returncode == max(tests, suite), done.stdout
-    assert "the suite says" in done.stdout
-    failed = done.stdout.partition("failed:")[2]
-    assert (f"coverage {TESTS}" in failed, f"coverage {SUITE}" in failed) == (tests > 0, suite > 0)
+@pytest.mark.parametrize("fails", ["", *RUNS])
+def test_all_checks_start_the_servers_and_let_go_of_them(tmp_path: Path, fails: str) -> None:
+    done = all_checks(tmp_path, "exit 0", **({fails: "1"} if fails else {}))
+    assert done.returncode == bool(fails), done.stdout
+    assert all(f"{name} said this" in done.stdout for name in RUNS)
+    failed = [line.strip() for line in done.stdout.partition("failed:")[2].splitlines()]
+    assert [run for run in RUNS.values() if f"coverage {run}" in failed] == (
+        [RUNS[fails]] if fails else []
+    )
     started, stopped = (tmp_path / "said").read_text().splitlines()
     verb, _, holder, *names = started.split()
     assert (verb, *names) == ("start", "rabbitmq", "kafka")
@@ -199,7 +201,7 @@ def collected(*arguments: str) -> str:
 
 def test_what_takes_minutes_is_in_the_battery_and_nowhere_else() -> None:
     long = "test_a_silence_that_lasts_is_noticed"
-    short = "test_whatever_the_network_does"
+    short = "all_goes_on[producer-a_rabbitmq_of_its_own-cut_up]"  # one of many
     tests = "tests/faults/test_broker_network.py"
     everyday, battery = collected(tests), collected(tests, "-m", "battery")
     assert short in everyday

@@ -191,11 +191,30 @@ async def test_what_is_published_is_stored_and_nothing_twice(
 
 
 async def test_each_message_says_what_became_of_it(ready: KafkaBroker, cluster: Cluster) -> None:
-    cluster.refuse("store", codes.TIMED_OUT, KafkaError.MSG_SIZE_TOO_LARGE)
+    cluster.refuse("store", codes.TIMED_OUT, KafkaError.INVALID_RECORD)
     with pytest.raises(Unpublished) as caught:
         await ready.publish([message("1", "a"), message("2", "b"), message("3", "c")])
     assert [type(error) for error in caught.value.errors] == [Unanswered, NotSent, type(None)]
     assert len(cluster.values("orders")) == 1
+
+
+async def test_what_is_refused_beside_a_message_that_is_too_large_is_sent_again(
+    ready: KafkaBroker, cluster: Cluster
+) -> None:
+    cluster.refuse("store", *[KafkaError.MSG_SIZE_TOO_LARGE] * 4)  # all three, and the first again
+    with pytest.raises(Unpublished) as caught:
+        await ready.publish([message("1", "a"), message("2", "b"), message("3")])
+    assert [type(error) for error in caught.value.errors] == [NotSent, type(None), type(None)]
+    assert len(cluster.values("orders")) == 2
+
+
+async def test_nothing_overtakes_its_key_because_it_was_sent_again(
+    ready: KafkaBroker, cluster: Cluster
+) -> None:
+    cluster.refuse("store", *[KafkaError.MSG_SIZE_TOO_LARGE] * 3)
+    with pytest.raises(Unpublished) as caught:
+        await ready.publish([message("1", "a"), message("2", "a"), message("3", "b")])
+    assert [type(error) for error in caught.value.errors] == [NotSent, NotSent, type(None)]
 
 
 async def test_a_publish_that_cannot_even_ask_sends_nothing(

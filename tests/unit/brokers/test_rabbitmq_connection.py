@@ -190,7 +190,7 @@ async def test_a_stream_reads_nothing_before_pika_listens_and_then_all() -> None
             ended.set_result(error)
 
     linked: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    streams = stream.Streams(asyncio.get_running_loop())
+    streams = stream.services(asyncio.get_running_loop())
     streams.create_streaming_connection(Protocol, here, linked.set_result)  # type: ignore[arg-type]
     transport, _ = await linked
     assert transport.get_write_buffer_size() == 0
@@ -214,7 +214,7 @@ async def test_what_pika_cannot_begin_is_told_to_whoever_opens_it() -> None:
             """Told to nobody."""
 
     told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    streams = stream.Streams(asyncio.get_running_loop())
+    streams = stream.services(asyncio.get_running_loop())
     streams.create_streaming_connection(Broken, here, told.set_result)  # type: ignore[arg-type]
     assert isinstance(await told, ValueError)
     await asyncio.sleep(0)

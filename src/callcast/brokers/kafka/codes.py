@@ -7,6 +7,7 @@ from confluent_kafka import KafkaError
 ALL_BROKERS_DOWN: int = KafkaError._ALL_BROKERS_DOWN  # noqa: SLF001 - see above
 AUTHENTICATION: int = KafkaError._AUTHENTICATION  # noqa: SLF001 - see above
 BAD_MESSAGE: int = KafkaError._BAD_MSG  # noqa: SLF001 - see above
+FATAL: int = KafkaError._FATAL  # noqa: SLF001 - see above
 NO_COORDINATOR: int = KafkaError._WAIT_COORD  # noqa: SLF001 - see above
 NO_OFFSET: int = KafkaError._AUTO_OFFSET_RESET  # noqa: SLF001 - see above
 PARTITION_END: int = KafkaError._PARTITION_EOF  # noqa: SLF001 - see above

@@ -115,7 +115,7 @@ class Options:
             "isolation.level": "read_committed",
             "allow.auto.create.topics": False,
             "fetch.message.max.bytes": RECORD_MAX,
-            "queued.max.messages.kbytes": 2_048,
+            "queued.max.messages.kbytes": 2_048,  # more is memory of who is behind, and no speed
             # A question that waits at the server for records holds up the next, about others.
             "fetch.wait.max.ms": 10,
         }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import cast
@@ -18,11 +19,12 @@ from confluent_kafka import Message as Report
 from confluent_kafka._types import HeadersType
 from msgspec import Struct
 
-from callcast.brokers.kafka.codes import PURGED, QUEUE_FULL
+from callcast.brokers.kafka.codes import FATAL, PURGED, QUEUE_FULL
 from callcast.brokers.kafka.wire import Headers
 
 POLL = 0.1
 """Seconds that the thread waits for a report before it looks whether any is to come."""
+TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
 ROOM = 0.05
 """Seconds to wait for room in the producer's queue."""
 
@@ -80,6 +82,7 @@ class Sender:
         self._config = dict(config)
         self._producer = Producer(self._config)
         self._giving = threading.Lock()  # nothing is given to a producer that is being replaced
+        self._broken: list[tuple[Producer, KafkaError]] = []  # to be purged by the thread
         self.lock: threading.Lock = threading.Lock()
         self._ended: dict[asyncio.AbstractEventLoop, list[Batch]] = {}  # under the lock
         self.fatal: KafkaError | None = None
@@ -94,6 +97,26 @@ class Sender:
 
         Cancelled, what was taken may still be stored.
         """
+        errors = await self._send(parcels)
+        if len(parcels) > 1 and any(error.code() == TOO_LARGE for error in errors.values()):
+            await self._send_apart(parcels, errors)
+        return errors
+
+    async def _send_apart(self, parcels: Sequence[Parcel], errors: dict[int, KafkaError]) -> None:
+        """Send again, each alone, what the server has refused together with what is too large.
+
+        Not where a key has several parcels: those behind it may be stored, those before refused.
+        """
+        keys = Counter((parcel.topic, parcel.key) for parcel in parcels)
+        for place, error in sorted(errors.items()):
+            parcel = parcels[place]
+            is_alone = parcel.key is None or keys[parcel.topic, parcel.key] == 1
+            if error.code() == TOO_LARGE and is_alone:
+                del errors[place]
+                for again in (await self._send([parcel])).values():
+                    errors[place] = again
+
+    async def _send(self, parcels: Sequence[Parcel]) -> dict[int, KafkaError]:
         if not parcels:
             return {}
         batch = Batch(self, len(parcels) + 1)  # one more, so that it cannot end before all are in
@@ -132,6 +155,15 @@ class Sender:
     def _produce(
         self, parcel: Parcel, report: Callable[[KafkaError | None, Report], None]
     ) -> KafkaError | None:
+        error = self._give(parcel, report)
+        if error is not None and error.code() == FATAL:  # it broke while nothing was sent
+            self._replace(self._producer, error)
+            error = self._give(parcel, report)
+        return error
+
+    def _give(
+        self, parcel: Parcel, report: Callable[[KafkaError | None, Report], None]
+    ) -> KafkaError | None:
         try:
             with self._giving:
                 self._producer.produce(
@@ -154,23 +186,32 @@ class Sender:
         while not self._is_stopping:
             self._is_busy.wait()
             self._is_busy.clear()
-            while len(self._producer):
+            while self._broken or len(self._producer):
+                while self._broken:
+                    self._purge(*self._broken.pop())
+                producer = self._producer
                 try:
-                    self._producer.poll(POLL)
+                    producer.poll(POLL)
                 except KafkaException as error:  # a fatal one: this producer sends no more
-                    self._replace(error.args[0])
+                    self._replace(producer, error.args[0])
 
-    def _replace(self, fatal: KafkaError) -> None:
-        """Go on with a new producer; what the old one has not sent gets its error."""
+    def _replace(self, broken: Producer, fatal: KafkaError) -> None:
+        """Go on with a new producer, unless another thread has seen to it."""
         with self._giving:
-            old, self._producer = self._producer, Producer(self._config)
+            if broken is self._producer:
+                self._producer = Producer(self._config)
+                self._broken.append((broken, fatal))
+        self._is_busy.set()
+
+    def _purge(self, broken: Producer, fatal: KafkaError) -> None:
+        """What a producer has not sent gets the error that it broke by."""
         self.fatal = fatal
-        old.purge()
-        while len(old):
+        broken.purge()
+        while len(broken):
             with contextlib.suppress(KafkaException):  # the same one, told again
-                old.poll(POLL)
+                broken.poll(POLL)
         self.fatal = None
-        old.close()
+        broken.close()
 
     def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
         with self.lock:

@@ -40,7 +40,7 @@ class Topology:
         other += [said for said in clashes(topics, [*known, *sources]) if said not in others]
         if other:
             raise Misuse("; ".join(other))
-        there = await self._link.partitions(list(wanted))
+        there = await self._link.partitions(list(wanted), anew=True)  # it may have been deleted
         made = await self._link.create([wanted[name] for name in wanted if name not in there])
         for topic in {*topics, *(source.topic for source in sources)} & set(made):
             await self._control.note_made(topic)

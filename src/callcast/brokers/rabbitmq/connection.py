@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from pika import ConnectionParameters
 from pika.adapters.asyncio_connection import AsyncioConnection
@@ -16,7 +16,7 @@ from pika.frame import decode_frame
 
 from callcast.brokers.rabbitmq import frames, times
 from callcast.brokers.rabbitmq.frames import Came, Incomplete, Reader
-from callcast.brokers.rabbitmq.stream import Streams
+from callcast.brokers.rabbitmq.stream import services
 
 OnCame: TypeAlias = Callable[[Came], None]
 OnConfirm: TypeAlias = Callable[[int, bool], None]
@@ -30,7 +30,9 @@ IMPOSSIBLE_TIME = (ValueError, OverflowError, OSError)
 class Connection(AsyncioConnection):
     """Writes what one turn of the loop has to say in one piece: writes are what costs."""
 
-    # Of pika, and not in its stubs.
+    # Of pika, and not in its stubs, or without a type there.
+    bytes_sent: int
+    bytes_received: int
     _frame_buffer: bytes
     _transport: AbstractStreamTransport | None
     _process_frame: Callable[[object], None]
@@ -45,7 +47,8 @@ class Connection(AsyncioConnection):
         self.confirmed: dict[int, OnConfirm] = {}
         """Who hears of confirms, by channel; of refusals pika tells."""
         self.ended: asyncio.Future[None] | None = None
-        super().__init__(parameters, custom_ioloop=Streams(loop), **on)
+        loop_of_pika = cast("Any", services(loop))  # which its stubs take for no loop
+        super().__init__(parameters, custom_ioloop=loop_of_pika, **on)
 
     @property
     def body_max(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, cast
 from pika.adapters.asyncio_connection import _AsyncioIOServicesAdapter as LoopServices  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 from pika.adapters.utils.nbio_interface import (
     AbstractIOReference,
+    AbstractIOServices,
     AbstractStreamProtocol,
     AbstractStreamTransport,
 )
@@ -29,7 +30,12 @@ OnDone: TypeAlias = Callable[[BaseException | Linked], None]
 _services: Any = cast("Any", LoopServices)  # private in pika, and not in its stubs
 
 
-class Streams(_services):  # type: ignore[misc]
+def services(loop: asyncio.AbstractEventLoop) -> AbstractIOServices:
+    """What pika asks of a loop."""
+    return cast("AbstractIOServices", _Streams(loop))
+
+
+class _Streams(_services):  # type: ignore[misc]
     """What pika asks of a loop; streams are those of asyncio."""
 
     _loop: asyncio.AbstractEventLoop
