@@ -53,7 +53,7 @@ class Partition:
         """Feed what comes next; without a count all of it, up to the end."""
         coming = [one for one in self.records if one.offset >= self.window.position]
         wall = self.now + WALL
-        self.desk.feed(PLACE, coming[:count], now=self.now, wall=wall)
+        self.desk.feed(PLACE, map(self.desk.read, coming[:count]), now=self.now, wall=wall)
         if count is None:
             self.desk.passed(PLACE, self.end)
 

@@ -38,7 +38,7 @@ def test_a_copy_keeps_null_bytes_and_repeated_headers() -> None:
     again = wire.put_off(replace(record, headers=copy), {}, round=3, due=8.5)
     assert [name for name, _ in again].count(wire.ROUND) == 1
     late = replace(record, topic="orders.billing.retry.10s", headers=again)
-    assert (wire.round_of(late), wire.due_of(late)) == (3, 8.5)
+    assert (wire.round_of(dict(late.headers)), wire.due_of(dict(late.headers))) == (3, 8.5)
     assert [pair for pair in again if pair[0] in {"x", "y"}] == ODD
 
 

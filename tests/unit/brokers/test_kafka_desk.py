@@ -252,7 +252,7 @@ def two_partitions() -> Partition:
     partition = loose("a")
     partition.desk.assign(OTHER, marks.decode(0, ""))
     moved = Record(*OTHER, 0, WALL - 9.0, b"b", b"{}", record(7, "b").headers)
-    partition.desk.feed(OTHER, [moved], now=0.0, wall=WALL)
+    partition.desk.feed(OTHER, [partition.desk.read(moved)], now=0.0, wall=WALL)
     return partition
 
 
@@ -275,7 +275,7 @@ def test_what_is_out_of_a_lost_partition_is_lost() -> None:
     partition.desk.drop([OTHER, OTHER])
     _, lost = partition.desk.settle(partition.hand, [(one, DONE) for one in taken], 0.0)
     assert ids(lost) == [7]
-    partition.desk.feed(OTHER, [record(8)], now=0.0, wall=WALL)
+    partition.desk.feed(OTHER, [partition.desk.read(record(8))], now=0.0, wall=WALL)
     partition.desk.passed(OTHER, 9)
     assert list(partition.desk.windows) == [PLACE]
 
@@ -328,7 +328,7 @@ def test_a_record_of_a_retry_topic_waits_until_it_is_due() -> None:
     desk.assign(place, marks.decode(0, ""))
     headers = wire.put_off(record(0, "a"), {}, round=2, due=WALL + 10.0)
     late = Record(*place, 0, WALL, b"a", b"{}", headers)
-    desk.feed(place, [late], now=0.0, wall=WALL)
+    desk.feed(place, [desk.read(late)], now=0.0, wall=WALL)
     assert desk.take(hand, 9, lease=LEASE, now=9.9) == ([], True)
     [counts] = [shelved.counted(desk.windows.values(), 9.9)]
     assert (counts.ready, counts.delayed) == (0, 1)

@@ -63,7 +63,7 @@ class Alone:
 
     def feed(self, count: int, *, value: bytes = b"{}") -> None:
         records = [record(offset, value=value) for offset in range(count)]
-        self.desk.feed(PLACE, records, now=self.bench.clock.now(), wall=0.0)
+        self.desk.feed(PLACE, map(self.desk.read, records), now=self.bench.clock.now(), wall=0.0)
 
     def take(self, count: int) -> list:
         return self.desk.take(self.hand, count, lease=60.0, now=self.bench.clock.now())[0]
@@ -149,6 +149,30 @@ def test_large_bodies_fill_a_partition_too(alone: Alone, monkeypatch: pytest.Mon
     alone.feed(2, value=b"x" * 50)
     alone.share.regulate(["orders"])
     assert alone.driver.paused == {PLACE}
+
+
+def test_enough_waits_until_workers_have_used_some_of_it(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share, "ENOUGH", 10)
+    alone.share.poll(0.0)
+    alone.feed(9)
+    assert not alone.bench.has_enough()
+    alone.feed(10)
+    assert alone.bench.has_enough()
+    assert alone.bench.has_enough(0.001)
+    alone.settle(alone.take(1))
+    assert not alone.bench.has_enough()
+
+
+def test_nobody_waits_for_room_in_a_member_that_is_to_stop(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(share, "ENOUGH", 1)
+    alone.share.poll(0.0)
+    alone.feed(1)
+    alone.bench.is_stopping = True
+    assert not alone.bench.has_enough(60.0)
 
 
 def test_what_is_revoked_commits_what_is_done_before_it_goes(alone: Alone) -> None:

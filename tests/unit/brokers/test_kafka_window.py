@@ -107,7 +107,7 @@ def test_holes_and_markers_are_passed() -> None:
 
 def test_what_was_read_before_is_not_taken_in_twice() -> None:
     partition = Partition(keyless(3), 3)
-    partition.desk.feed(PLACE, keyless(3), now=0.0, wall=WALL)
+    partition.desk.feed(PLACE, map(partition.desk.read, keyless(3)), now=0.0, wall=WALL)
     assert ids(partition.take()) == [0, 1, 2]
     assert partition.take() == []
 

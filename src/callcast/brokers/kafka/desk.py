@@ -31,7 +31,7 @@ from callcast.brokers.kafka import shelved, wire
 from callcast.brokers.kafka.hands import Hand, Lease
 from callcast.brokers.kafka.marks import Mark, Marks
 from callcast.brokers.kafka.window import Commit, Item, Window
-from callcast.brokers.kafka.wire import Record
+from callcast.brokers.kafka.wire import Arrival, Record
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release, noted
 from callcast.ports.broker import Delivery, Source
 
@@ -68,29 +68,34 @@ class Desk:
         """Take over a partition at what is committed."""
         self.windows[place] = Window(*place, marks=marks, is_ordered=self.source.ordered)
 
-    def feed(self, place: Place, records: Iterable[Record], *, now: float, wall: float) -> None:
+    def read(self, record: Record) -> Arrival:
+        """What a record says. Not under the lock: it takes longer than all the rest."""
+        return wire.read(record, self.source.topic)
+
+    def feed(self, place: Place, arrivals: Iterable[Arrival], *, now: float, wall: float) -> None:
         """Take in what was read of one partition, in its order."""
         window = self.windows.get(place)
         if window is None:
             return
-        for record in records:
+        for arrival in arrivals:
 
-            def item_of(mark: Mark, record: Record = record) -> Item:
-                due = mark.due or wire.due_of(record)
+            def item_of(mark: Mark, arrival: Arrival = arrival) -> Item:
+                record = arrival.record
+                due = mark.due or arrival.due
                 return Item(
                     seq=record.offset,
                     place=record.offset,
-                    message=wire.decode(record, self.source.topic),
+                    message=arrival.message,
                     since=record.time,
                     due=now + (due - wall) if due else 0.0,
-                    round=mark.round or wire.round_of(record),
+                    round=mark.round or arrival.round,
                     crashes=mark.crashes,
                     window=window,
                     record=record,
                     due_wall=due,
                 )
 
-            window.feed(record, item_of)
+            window.feed(arrival.record.offset, item_of)
 
     def passed(self, place: Place, offset: int) -> None:
         """Note that the partition was read up to this offset."""

@@ -179,8 +179,9 @@ async def browse(
     def look(record: Record) -> tuple[bool, float | None, int]:
         place = (record.topic, record.partition)
         mark = reach.marks[place].at(record.offset)
-        due = mark.due or wire.due_of(record) or None
-        round_ = mark.round or wire.round_of(record)
+        found = dict(record.headers)
+        due = mark.due or wire.due_of(found) or None
+        round_ = mark.round or wire.round_of(found)
         is_out = mark.is_settled
         is_delayed = due is not None and due > link.clock.wall()
         if member is not None:

@@ -6,6 +6,7 @@ paused.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Sequence
 
@@ -19,7 +20,7 @@ from callcast.brokers.kafka.names import Names
 from callcast.brokers.kafka.records import Received, record_of
 from callcast.brokers.kafka.share import Bench, Habits, Share
 from callcast.brokers.kafka.window import Commit
-from callcast.brokers.kafka.wire import Record
+from callcast.brokers.kafka.wire import Arrival
 from callcast.core.errors import CallcastError, Misuse, Unavailable
 from callcast.ports.broker import Source
 
@@ -29,6 +30,8 @@ POLL_BUSY = 0.004
 """The same while something is out or waits here. The driver offers no way to end a poll early, and
 asking it for a commit from another thread meanwhile deadlocks in its Python binding (2.16)."""
 
+REST = 0.25
+"""Seconds in which workers use up half of what is read ahead, where that is never to be paused."""
 LEAVE_WAIT = 10.0
 """Seconds for the last commit and for leaving the groups."""
 REJOIN = 1.0
@@ -49,6 +52,7 @@ class Member:
         self.lock: threading.Lock = self._bench.lock
         self._clock = habits.clock
         self._leave_by: float | None = None  # set by `stop`
+        self._rest_until = -math.inf
         self.desk.wall_offset = self._clock.wall() - self._clock.now()
         self.commits: Commits = Commits(self.desk, self.lock, send=self._send, clock=self._clock)
         self._bench.pump = self.commits.pump
@@ -140,7 +144,7 @@ class Member:
     def _turn(self) -> None:
         was_assigned = self.is_assigned
         places = len(self.desk.windows)
-        batch = [*self._main.poll(self._patience()), *self._side.poll(0)]
+        batch = self._read()
         if batch:
             self._receive(batch)
         now = self._clock.now()
@@ -154,6 +158,20 @@ class Member:
         if batch or is_due or has_moved or self.trouble is not None:
             self.bells.ring()
 
+    def _read(self) -> Sequence[Received]:
+        """What has come; while workers are quick and have enough, hardly anything, and slowly.
+
+        A partition that is paused for a moment only costs more than it saves. One that is not used
+        up quickly is read on, and then paused, so that it does not hold up the others.
+        """
+        now = self._clock.now()
+        if now < self._rest_until and self._bench.has_enough(POLL_BUSY):
+            return [*self._main.poll(0, 1), *self._side.poll(0)]
+        batch = [*self._main.poll(self._patience()), *self._side.poll(0)]
+        if batch:
+            self._rest_until = self._clock.now() + REST
+        return batch
+
     def _patience(self) -> float:
         with self.lock:
             due = self.desk.next_due
@@ -162,25 +180,29 @@ class Member:
         return max(0.0, min(POLL_BUSY if is_busy else POLL, due - self._clock.now()))
 
     def _receive(self, batch: Iterable[Received]) -> None:
-        records: dict[Place, list[Record]] = {}
+        arrivals: dict[Place, list[Arrival]] = {}
         ends: dict[Place, int] = {}
         for received in batch:
-            place = (received.topic() or "", received.partition() or 0)
             error = received.error()
             if error is None:
-                records.setdefault(place, []).append(record_of(received))
-            elif error.code() == PARTITION_END:
+                record = record_of(received)
+                arrivals.setdefault((record.topic, record.partition), []).append(
+                    self.desk.read(record)
+                )
+                continue
+            place = (received.topic() or "", received.partition() or 0)
+            if error.code() == PARTITION_END:
                 ends[place] = received.offset() or 0
             else:
                 self._failed(place, error)
         now, wall = self._clock.now(), self._clock.wall()
         with self.lock:
             self.desk.wall_offset = wall - now
-            for place, some in records.items():
+            for place, some in arrivals.items():
                 self.desk.feed(place, some, now=now, wall=wall)
             for place, offset in ends.items():
                 self.desk.passed(place, offset)
-        if records:
+        if arrivals:
             self._bench.trouble = None
 
     def _failed(self, place: Place, error: KafkaError) -> None:

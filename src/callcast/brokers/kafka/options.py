@@ -134,6 +134,8 @@ class Options:
             # A commit waits for its answer in the thread that reads.
             "socket.timeout.ms": 10_000,
             "fetch.error.backoff.ms": 100,
+            # With all that it may read ahead at hand, how soon it looks for room again.
+            "fetch.queue.backoff.ms": 10,
             "fetch.wait.max.ms": 100,
         }
         if self.instance:

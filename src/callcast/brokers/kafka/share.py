@@ -32,10 +32,13 @@ from callcast.ports.clock import Clock
 
 R = TypeVar("R")
 
-BATCH = 1_000
-"""Records of a poll."""
+BATCH = 250
+"""Records of a poll: so many, and no more, are made into messages before others have their turn."""
+ENOUGH = 2_000
+"""A partition of which so many records wait here need not be read for a moment."""
 OPEN_MAX = 4_000
-"""A partition of which so many records wait here is paused; it goes on below half of it."""
+"""A partition of which so many records wait here is paused; it goes on below half of it. What the
+driver had read ahead of it is read again then, and it takes some tenths of a second to begin."""
 SIZE_MAX = 32 * 1_048_576
 """Bytes of bodies that do the same."""
 ASK = 5.0
@@ -102,6 +105,15 @@ class Bench:
         with self.changed:
             self.changed.wait(seconds)
 
+    def has_enough(self, seconds: float = 0.0) -> bool:
+        """Whether enough waits here of some partition, still so after so many seconds."""
+        with self.changed:
+            return not self.changed.wait_for(self._is_hungry, seconds)
+
+    def _is_hungry(self) -> bool:
+        windows = self.desk.windows.values()
+        return self.is_stopping or all(len(window.open) < ENOUGH for window in windows)
+
 
 class Share:
     """One consumer of the driver. Used in the member's thread only."""
@@ -129,10 +141,12 @@ class Share:
             on_lost=self._on_lost,
         )
 
-    def poll(self, seconds: float) -> Sequence[Received]:
-        """What has come, waiting for the first only."""
+    def poll(self, seconds: float, limit: int = BATCH) -> Sequence[Received]:
+        """Up to so many of what has come, waiting for the first only."""
         first = self._consumer.poll(seconds)
-        return () if first is None else [first, *self._consumer.consume(BATCH - 1, 0)]
+        if first is None:
+            return ()
+        return [first] if limit == 1 else [first, *self._consumer.consume(limit - 1, 0)]
 
     def close(self) -> None:
         """Commit, and leave the group."""

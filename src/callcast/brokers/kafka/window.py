@@ -121,9 +121,8 @@ class Window:
     def _has_unread_marks(self) -> bool:
         return self.position < self._marks.end
 
-    def feed(self, record: Record, item_of: Callable[[Mark], Item]) -> None:
-        """Take in the record at the position; `item_of` makes an item of what is noted of it."""
-        offset = record.offset
+    def feed(self, offset: int, item_of: Callable[[Mark], Item]) -> None:
+        """Take in the record at this offset; `item_of` makes an item of what is noted of it."""
         if offset < self.position:
             return  # read again after a pause
         self.position = offset + 1

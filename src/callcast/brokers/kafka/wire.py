@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TypeAlias
 
 from msgspec import Struct
@@ -28,6 +29,8 @@ from callcast.core.outcome import DEAD_REASON
 from callcast.core.structured import is_structured, parse
 
 Headers: TypeAlias = list[tuple[str, bytes | None]]
+Found: TypeAlias = Mapping[str, bytes | None]
+"""Headers by their names; the last one of a name counts."""
 
 ROUND = "callcast-round"
 """How many times a record of a retry topic was `Later`."""
@@ -53,6 +56,8 @@ _TEXTS: tuple[tuple[str, str], ...] = (
     ("traceparent", "traceparent"),
     ("tracestate", "tracestate"),
 )
+_KEPT = 256
+"""Seconds whose text is kept."""
 KNOWN = frozenset(
     {
         *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_partitionkey"),
@@ -80,6 +85,17 @@ class Record(Struct, frozen=True, gc=False):
     def where(self) -> str:
         """``topic/partition/offset``."""
         return f"{self.topic}/{self.partition}/{self.offset}"
+
+
+class Arrival(Struct, frozen=True, gc=False):
+    """A record, and what it says."""
+
+    record: Record
+    message: Message
+    round: int
+    """How many times it was `Later`."""
+    due: float
+    """The wall-clock time before which it is not handed out; 0 for at once."""
 
 
 def encode(message: Message) -> Headers:
@@ -114,23 +130,27 @@ def encode(message: Message) -> Headers:
     return headers
 
 
-def decode(record: Record, topic: str) -> Message:
-    """The message of a record; `topic` is its contract's, also where it lies in a retry topic."""
-    found = dict(record.headers)
+def decode(record: Record, topic: str, found: Found | None = None) -> Message:
+    """The message of a record; `topic` is its contract's, also where it lies in a retry topic.
+
+    `found` are its headers where they are at hand already.
+    """
+    if found is None:
+        found = dict(record.headers)
     body = record.value or b""
     content_type = _text(found.get("content-type"))
     if is_structured(content_type) and (event := parse(body)) is not None:
-        found.update((f"ce_{name}", text.encode()) for name, text in event.attributes.items())
+        said = {f"ce_{name}": text.encode() for name, text in event.attributes.items()}
+        found = {**found, **said}
         content_type, body = event.content_type, event.data
     key = found.get("ce_partitionkey") or found.get(KEY, record.key)
-    deliver_at = found.get(DELIVER_AT)
     return Message(
         id=_text(found.get("ce_id")) or origins.place_of(found) or record.where,
         source=_text(found.get("ce_source")) or f"kafka:{topic}",
         type=_text(found.get("ce_type")) or topic,
         topic=topic,
         body=body,
-        key=None if key is None else _text(key),
+        key=_text(key),
         time=_seconds(found.get("ce_time")) or 0.0,
         subject=_text(found.get("ce_subject")),
         datacontenttype=content_type or "application/json",
@@ -140,9 +160,15 @@ def decode(record: Record, topic: str) -> Message:
         traceparent=_text(found.get("traceparent") or found.get("ce_traceparent")),
         tracestate=_text(found.get("tracestate") or found.get("ce_tracestate")),
         expires=_seconds(found.get("ce_expirytime")),
-        deliver_at=_number(deliver_at),
-        headers=_others(found),
+        deliver_at=_number(found.get(DELIVER_AT)),
+        headers=NO_HEADERS if found.keys() <= KNOWN else _others(found),
     )
+
+
+def read(record: Record, topic: str) -> Arrival:
+    """All that a record says."""
+    found = dict(record.headers)
+    return Arrival(record, decode(record, topic, found), round_of(found), due_of(found))
 
 
 def put_off(record: Record, notes: Mapping[str, str], *, round: int, due: float) -> Headers:
@@ -177,14 +203,16 @@ def with_headers(headers: Headers, more: Mapping[str, str]) -> Headers:
     ]
 
 
-def round_of(record: Record) -> int:
-    """How many times it was `Later`."""
-    return int(min(max(0.0, _number(_last(record.headers, ROUND)) or 0.0), ROUND_MAX))
+def round_of(found: Found) -> int:
+    """How many times a record with these headers was `Later`."""
+    said = found.get(ROUND)
+    return 0 if said is None else int(min(max(0.0, _number(said) or 0.0), ROUND_MAX))
 
 
-def due_of(record: Record) -> float:
-    """The wall-clock time before which it is not handed out; 0 for at once."""
-    return min(max(0.0, _number(_last(record.headers, DUE)) or 0.0), DUE_MAX)
+def due_of(found: Found) -> float:
+    """The wall-clock time before which such a record is not handed out; 0 for at once."""
+    said = found.get(DUE)
+    return 0.0 if said is None else min(max(0.0, _number(said) or 0.0), DUE_MAX)
 
 
 def identity(message: Message) -> bytes:
@@ -201,11 +229,11 @@ def _identified(record: Record) -> Mapping[str, str]:
     return {} if _last(record.headers, "ce_id") else {"ce_id": record.where}
 
 
-def _others(found: Mapping[str, bytes | None]) -> Mapping[str, str]:
+def _others(found: Found) -> Mapping[str, str]:
     others = {
         name: origins.text_of(name, value) for name, value in found.items() if name not in KNOWN
     }
-    return origins.told(others) if others else NO_HEADERS
+    return origins.told(others)
 
 
 def _text(value: bytes | None) -> str | None:
@@ -224,7 +252,14 @@ def _number(value: bytes | None) -> float | None:
 
 
 def _timestamp(seconds: float) -> bytes:
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z").encode()
+    second, micros = divmod(round(seconds * 1_000_000), 1_000_000)
+    return b"%s.%06dZ" % (_second(second), micros) if micros else b"%sZ" % _second(second)
+
+
+@lru_cache(_KEPT)
+def _second(second: int) -> bytes:
+    """A whole second without its zone: many messages of one are published."""
+    return datetime.fromtimestamp(second, UTC).isoformat().removesuffix("+00:00").encode()
 
 
 def _seconds(value: bytes | None) -> float | None:
