@@ -73,7 +73,7 @@ async def test_a_bell_is_heard_from_another_thread() -> None:
     bells.discard(bell)
     bell.mute()
     bells.ring()
-    bells.ring([bell])
+    bell.ring()
     await bell.wait(60.0)
 
 

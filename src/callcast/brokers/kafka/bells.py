@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable
 
 
 class Bell:
@@ -62,7 +61,7 @@ class Bells:
         with self._lock:
             self._all = tuple(other for other in self._all if other is not bell)
 
-    def ring(self, bells: Iterable[Bell] | None = None) -> None:
+    def ring(self) -> None:
         """Ring all of them."""
-        for bell in self._all if bells is None else bells:
+        for bell in self._all:
             bell.ring()
