@@ -300,6 +300,14 @@ class FakeConsumer:
                 return Came(place, end, KafkaError(codes.PARTITION_END))
         return None
 
+    def assignment(self) -> list[TopicPartition]:
+        return [TopicPartition(*place) for place in self.positions]
+
+    def unsubscribe(self) -> None:
+        if self.positions and self._calls:
+            self.revoke(*self.positions)
+        self._topics = []
+
     def close(self) -> None:
         self._cluster.clients -= 1
         self._cluster.raise_refusal("close")

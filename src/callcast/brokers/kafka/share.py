@@ -124,6 +124,7 @@ class Share:
         """Whether the group has given this member its share, which may be nothing."""
         self._bench = bench
         self._paused: set[Place] = set()
+        self._has_name = "group.instance.id" in bench.habits.config
         self._consumer = Consumer(
             {
                 **bench.habits.config,
@@ -149,7 +150,18 @@ class Share:
         return [first] if limit == 1 else [first, *self._consumer.consume(limit - 1, 0)]
 
     def close(self) -> None:
-        """Commit, and leave the group."""
+        """Commit, and leave the group.
+
+        What it has is given up before the driver closes: where the group moves partitions while it
+        closes, driver and callback may wait for each other for ever (librdkafka 2.16). A member
+        with a name of its own keeps its place in the group, which giving up would end.
+        """
+        if not self._has_name:
+            self._consumer.unsubscribe()
+            limit = self._bench.clock.now() + LAST_WAIT
+            self._consumer.poll(0)
+            while self._consumer.assignment() and self._bench.clock.now() < limit:
+                self._consumer.poll(LOOK)
         self._consumer.close()
 
     def commit(self, commits: Sequence[Commit]) -> Sequence[Commit]:
