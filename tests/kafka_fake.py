@@ -14,6 +14,7 @@ import pytest
 from confluent_kafka import (
     ConsumerGroupState,
     KafkaError,
+    KafkaException,
     TopicPartition,
 )
 from kafka_fake_cluster import Came, Cluster, Place, answered
@@ -189,6 +190,8 @@ class FakeConsumer:
         self._topics: list[str] = []
         self._calls: dict[str, Callable[..., None]] = {}
         self.is_assigned = False
+        self.closed_with: set[Place] | None = None
+        """What was left to be given up when it closed."""
         cluster.clients += 1
 
     # Alone
@@ -222,7 +225,9 @@ class FakeConsumer:
 
     def incremental_unassign(self, parts: Iterable[TopicPartition]) -> None:
         for part in parts:
-            self.positions.pop((part.topic, part.partition), None)
+            if (part.topic, part.partition) not in self.positions:
+                raise KafkaException(KafkaError(KafkaError._INVALID_ARG, "not assigned"))
+            del self.positions[part.topic, part.partition]
 
     def revoke(self, *places: Place, is_lost: bool = False) -> None:
         """Take partitions away, as a poll would."""
@@ -311,6 +316,7 @@ class FakeConsumer:
     def close(self) -> None:
         self._cluster.clients -= 1
         self._cluster.raise_refusal("close")
+        self.closed_with = set(self.positions)
         if self.positions and self._calls:
             self.revoke(*self.positions)
         if self in self._cluster.members[self.group]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 from kafka_fake import FakeConsumer, install
-from kafka_fake_cluster import Came, Cluster
+from kafka_fake_cluster import Came, Cluster, Place
 from kafka_parts import PLACE, record
 
 from callcast.brokers.kafka import codes, share
@@ -38,19 +39,27 @@ class Ticking(ManualClock):
         return super().now() + self._ticks
 
 
-def habits_of(clock: ManualClock, revoke_wait: float) -> Habits:
+def habits_of(
+    clock: ManualClock, revoke_wait: float, config: Mapping[str, str] | None = None
+) -> Habits:
     faults = Faults(Options(servers="one:9092"), clock)
-    return Habits(config={}, clock=clock, faults=faults, revoke_wait=revoke_wait)
+    return Habits(config=config or {}, clock=clock, faults=faults, revoke_wait=revoke_wait)
 
 
 class Alone:
     """A share that is polled by the test, of a member without a thread."""
 
-    def __init__(self, cluster: Cluster, *, revoke_wait: float = 5.0) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        revoke_wait: float = 5.0,
+        config: Mapping[str, str] | None = None,
+    ) -> None:
         cluster.make("orders", 2)
         self.cluster = cluster
         self.desk = Desk(BILLING)
-        habits = habits_of(Ticking(), revoke_wait)
+        habits = habits_of(Ticking(), revoke_wait, config)
         self.bench = Bench(self.desk, habits)
         self.share = Share(GROUP, self.bench)
         self.share.subscribe(["orders"])
@@ -190,6 +199,40 @@ def test_what_is_revoked_commits_what_is_done_before_it_goes(alone: Alone) -> No
     assert pumped == [1]
     assert alone.cluster.committed[GROUP][PLACE] == (2, "")
     assert list(alone.desk.windows) == [("orders", 1)]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_what_is_taken_away_twice_is_given_up_once(alone: Alone, is_lost: bool) -> None:
+    alone.share.poll(0.0)
+    alone.driver.revoke(PLACE)
+    alone.driver.revoke(PLACE, ("orders", 1), is_lost=is_lost)
+    assert not alone.desk.windows
+    assert not alone.driver.positions
+
+
+@pytest.mark.parametrize(
+    ("config", "left"),
+    [({}, set()), ({"group.instance.id": "till"}, {PLACE, ("orders", 1)})],
+)
+def test_who_leaves_gives_up_all_before_the_driver_closes_unless_its_name_keeps_its_place(
+    monkeypatch: pytest.MonkeyPatch, config: dict[str, str], left: set[Place]
+) -> None:
+    alone = Alone(install(monkeypatch), config=config)
+    alone.share.poll(0.0)
+    driver = alone.driver
+    alone.share.close()
+    assert driver.closed_with == left
+    assert not alone.desk.windows
+
+
+def test_who_cannot_give_up_closes_all_the_same(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone.share.poll(0.0)
+    driver = alone.driver
+    monkeypatch.setattr(driver, "unsubscribe", lambda: None)
+    alone.share.close()
+    assert driver.closed_with == {PLACE, ("orders", 1)}
 
 
 def test_what_is_out_too_long_is_a_crash_for_the_next_owner(alone: Alone) -> None:

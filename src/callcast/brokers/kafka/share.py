@@ -239,14 +239,15 @@ class Share:
             last = desk.last_plans(places, now)
         if last:
             self._commit_last(last)
-        with bench.lock:
-            desk.drop(places)
-        consumer.incremental_unassign(partitions)
+        self._on_lost(consumer, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        desk = self._bench.desk
         with self._bench.lock:
-            self._bench.desk.drop((part.topic, part.partition) for part in partitions)
-        consumer.incremental_unassign(partitions)
+            # While it leaves, it may be told twice: once by the group, once by its own leaving.
+            held = [part for part in partitions if (part.topic, part.partition) in desk.windows]
+            desk.drop((part.topic, part.partition) for part in held)
+        consumer.incremental_unassign(held)
 
     def _commit_last(self, last: Sequence[Commit]) -> None:
         """Commit what moves to another member, which begins where this says."""
