@@ -47,6 +47,23 @@ def test_a_key_decides_its_partition_and_nobody_else() -> None:
     assert dict(parcel.headers)["ce_partitionkey"] == b"o-1"
 
 
+@pytest.mark.parametrize(
+    "bad",
+    [
+        message("bad", "\ud800"),
+        replace(message("bad"), subject="\ud800"),
+        replace(message("bad"), headers={"note": "\ud800"}),
+        replace(message("bad"), headers={"\ud800": "note"}),
+    ],
+)
+def test_what_is_no_text_is_not_sent_and_takes_no_other_along(bad: Message) -> None:
+    parcels, errors = Packing().pack([message("1", "a"), bad, message("2", "b")], THERE, WALL)
+    assert [index for index, _ in parcels] == [0, 2]
+    assert isinstance(errors[1], NotSent)
+    assert errors[1].id == "bad"
+    assert "'\\ud800' is no text that can be sent" in str(errors[1])
+
+
 def test_what_is_for_one_group_goes_to_its_own_topic() -> None:
     redriven = replace(message("1", "o-1"), group="billing")
     assert topic_of(redriven) == "orders.billing.redrive"

@@ -59,6 +59,11 @@ class Packing:
         for index, message in enumerate(messages):
             topic = topic_of(message)
             why = _why_not(message, topic, partitions, wall=wall)
+            headers: wire.Headers = []
+            try:
+                headers = headers if why else _headers(message)
+            except UnicodeEncodeError as error:
+                why = f"{error.object!r} is no text that can be sent ({error.reason})"
             name = None if message.key is None else (topic, message.key)
             if not why and name in stopped:
                 why = "an earlier message of its key was refused"
@@ -78,7 +83,6 @@ class Packing:
                 given += 1
             else:
                 key = message.key.encode()
-            headers = wire.encode(message)
             parcels.append((index, Parcel(topic, key, message.body, headers, partition)))
         self._turn += max(1, keyless // PIECE) if keyless else 0
         return parcels, errors
@@ -90,6 +94,13 @@ def failure(message: Message, error: KafkaError, why: str = "") -> NotSent | Una
         return NotSent(f"message {message.id!r} was not sent: {error.str()}", id=message.id)
     reason = f"{error.str()} ({why})" if why else error.str()
     return Unanswered(f"message {message.id!r} may be stored: {reason}", id=message.id)
+
+
+def _headers(message: Message) -> wire.Headers:
+    """What it says, key and names of headers too; raises for what is no text."""
+    # The driver would find a bad name only when it has half of the batch.
+    "".join(message.headers).encode()
+    return wire.encode(message)
 
 
 def _why_not(message: Message, topic: str, partitions: Mapping[str, int], *, wall: float) -> str:
