@@ -98,13 +98,18 @@ class Producers:
         """Publishes that ended with an error, each repeated."""
         self.slowest = 0.0
         """Seconds of the longest publish, however it ended."""
+        self.go_on = asyncio.Event()
+        """While it is clear, nobody begins another message; who has begun one goes on trying."""
+        self.go_on.set()
         self._bus = bus
         self._what = what
         self._scribe = scribe
 
-    async def publish(self, producer: str, count: int) -> None:
+    async def publish(self, producer: str, count: int, pause: float = 0.0) -> None:
         for number in range(count):
+            await self.go_on.wait()
             await self._publish(Told(producer, number))
+            await asyncio.sleep(pause)
 
     async def publish_until(self, stop: asyncio.Event, producer: str, pause: float) -> None:
         number = 0

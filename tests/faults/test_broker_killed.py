@@ -12,6 +12,8 @@ from servers import OwnServer
 MESSAGES = 10_000
 PRODUCERS = 20
 CONSUMERS = 2
+PAUSE = 0.01
+"""Seconds of each producer between two messages: a kill takes longer than half of them would."""
 
 
 @pytest.mark.timeout(180)
@@ -25,14 +27,16 @@ async def test_killed_at_a_third_and_at_half_of_ten_thousand_messages_it_loses_n
     await run.prepare()
     async with run.consumers(CONSUMERS), run.producers() as producers:
         each = MESSAGES // PRODUCERS
-        work = asyncio.gather(*(producers.publish(f"p{n}", each) for n in range(PRODUCERS)))
+        work = asyncio.gather(*(producers.publish(f"p{n}", each, PAUSE) for n in range(PRODUCERS)))
         try:
             for share in (MESSAGES // 3, MESSAGES // 2):
                 await until(lambda share=share: producers.acknowledged >= share)
                 failed = producers.failures
                 await asyncio.to_thread(broker_of_its_own.kill)
+                producers.go_on.clear()  # it serves before `restart` returns
                 await asyncio.to_thread(broker_of_its_own.restart)
                 assert producers.failures > failed, "the kill hit nobody"
+                producers.go_on.set()
             await work
         finally:
             work.cancel()
