@@ -14,41 +14,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from amqp_fake_places import Exchange, Queue, Stored, reached
 from pika import BasicProperties, frame, spec
 
 FRAME_MAX = 131_072
 ABILITIES = ("publisher_confirms", "basic.nack", "consumer_cancel_notify", "connection.blocked")
 SAID = {"version": "4.3.0", "capabilities": dict.fromkeys(ABILITIES, True)}
-
-
-@dataclass
-class Stored:
-    """A message in a queue."""
-
-    properties: BasicProperties
-    body: bytes
-    key: str
-    count: int = 0
-    is_back: bool = False
-
-
-@dataclass
-class Queue:
-    """A queue or a stream."""
-
-    name: str
-    arguments: dict[str, Any]
-    waiting: deque[Stored] = field(default_factory=deque[Stored])
-
-    @property
-    def is_stream(self) -> bool:
-        return self.arguments.get("x-queue-type") == "stream"
 
 
 @dataclass
@@ -78,7 +54,7 @@ class FakeRabbit:
     def __init__(self) -> None:
         self.url = ""
         self.queues: dict[str, Queue] = {}
-        self.exchanges: dict[str, list[tuple[str, str]]] = {}
+        self.exchanges: dict[str, Exchange] = {}
         self.refused: list[str] = []
         """Declarations that it refused."""
         self.returns: list[str] = []
@@ -118,11 +94,7 @@ class FakeRabbit:
 
     def route(self, exchange: str, key: str, stored: Stored) -> bool:
         """Put a message where it belongs; whether there is such a place."""
-        names = (
-            [key]
-            if not exchange
-            else [queue for pattern, queue in self.exchanges[exchange] if pattern in {"#", key}]
-        )
+        names = reached(self.exchanges, exchange, key) if exchange else [key]
         queues = [self.queues[name] for name in dict.fromkeys(names) if name in self.queues]
         for queue in queues:
             self.put(queue, Stored(stored.properties, stored.body, stored.key))
@@ -162,6 +134,7 @@ class Client:
             spec.Exchange.Declare: self._exchange,
             spec.Queue.Declare: self._declare,
             spec.Queue.Bind: self._bind,
+            spec.Exchange.Bind: self._bind_exchange,
             spec.Basic.Qos: self._qos,
             spec.Basic.Consume: self._consume,
             spec.Basic.Cancel: self._cancel,
@@ -249,7 +222,8 @@ class Client:
         self._send(channel.number, spec.Channel.Close(code, text, 0, 0))
 
     def _exchange(self, channel: Channel, method: spec.Exchange.Declare) -> None:
-        self._server.exchanges.setdefault(method.exchange, [])
+        rest = (method.arguments or {}).get("alternate-exchange", "")
+        self._server.exchanges.setdefault(method.exchange, Exchange(method.type, rest))
         self._send(channel.number, spec.Exchange.DeclareOk())
 
     def _declare(self, channel: Channel, method: spec.Queue.Declare) -> None:
@@ -272,11 +246,13 @@ class Client:
         self._send(channel.number, spec.Queue.DeclareOk(name, count, users))
 
     def _bind(self, channel: Channel, method: spec.Queue.Bind) -> None:
-        bound = (method.routing_key, method.queue)
-        bindings = self._server.exchanges[method.exchange]
-        if bound not in bindings:
-            bindings.append(bound)
+        self._server.exchanges[method.exchange].queues[method.routing_key, method.queue] = None
         self._send(channel.number, spec.Queue.BindOk())
+
+    def _bind_exchange(self, channel: Channel, method: spec.Exchange.Bind) -> None:
+        bound = (method.routing_key, method.destination)
+        self._server.exchanges[method.source].exchanges[bound] = None
+        self._send(channel.number, spec.Exchange.BindOk())
 
     # Consuming
 

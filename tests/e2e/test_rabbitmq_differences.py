@@ -14,18 +14,32 @@ from callcast.ports.broker import Source
 pytestmark = pytest.mark.timeout(60)
 
 
+@pytest.mark.parametrize("kind", ["direct", "headers"])
 async def test_an_exchange_of_another_kind_is_named_with_the_difference(
-    theirs: BlockingChannel, rabbitmq_url: str
+    theirs: BlockingChannel, rabbitmq_url: str, kind: str
 ) -> None:
     name = topic()
-    theirs.exchange_declare(name, "fanout", durable=True)
+    theirs.exchange_declare(name, kind, durable=True)
     async with opened(rabbitmq_url) as broker:
         [exchange] = await broker.differences([name], [])
         assert (exchange.name, exchange.is_missing) == (name, False)
-        assert "inequivalent arg 'type'" in exchange.detail
-        with pytest.raises(Misuse, match="inequivalent arg 'type'"):
+        assert f"current is '{kind}'" in exchange.detail
+        with pytest.raises(Misuse, match=f"inequivalent arg 'type' .* current is '{kind}'"):
             await broker.ensure([name], [Source(name, "group")])
-    theirs.exchange_declare(name, "fanout", durable=True)  # it is as it was
+    theirs.exchange_declare(name, kind, durable=True)  # it is as it was
+
+
+async def test_a_topic_exchange_that_does_not_outlive_a_restart_is_named(
+    theirs: BlockingChannel, rabbitmq_url: str
+) -> None:
+    name = topic()
+    theirs.exchange_declare(name, "topic")
+    async with opened(rabbitmq_url) as broker:
+        [exchange] = await broker.differences([name], [])
+        assert (exchange.name, exchange.is_missing) == (name, False)
+        assert "inequivalent arg 'durable'" in exchange.detail
+        with pytest.raises(Misuse, match="inequivalent arg 'durable'"):
+            await broker.ensure([name], [])
 
 
 async def test_a_stream_that_is_missing_or_keeps_otherwise_is_named(rabbitmq_url: str) -> None:

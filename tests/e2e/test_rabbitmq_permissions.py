@@ -6,10 +6,11 @@ from collections.abc import Generator
 from urllib.parse import quote, urlsplit
 
 import pytest
-from rabbitmq_parts import listening, message, opened
+from rabbitmq_parts import listening, message, opened, topic
 from servers import manage, missing, need
 
 from callcast.core.errors import NotPermitted, NotSent, Unpublished
+from callcast.ports.broker import Source
 
 pytestmark = pytest.mark.timeout(60)
 PASSWORD = "not-to-be-seen"
@@ -74,3 +75,33 @@ async def test_who_may_not_consume_there_is_told(clerk: Clerk, rabbitmq_url: str
         assert PASSWORD not in str(told.value)
     async with opened(rabbitmq_url) as owner:
         assert (await owner.lag(source)).ready == 1
+
+
+@pytest.mark.parametrize(
+    ("granted", "place"),
+    [
+        ({"configure": "^(callcast.*|{topic}|{group}/[a-z0-9/]+)$"}, "{group}"),
+        (
+            {"configure": "^(callcast.*|{topic}|{group}|{group}/([0-9].*|[a-r].*|su.*))$"},
+            "{group}/strays",
+        ),
+        ({"write": "^(amq\\.default|callcast.*|{topic}|{group}/.*)$"}, "{group}"),
+        ({"read": "^(callcast.*|{group}.*)$"}, "{topic}"),
+    ],
+)
+async def test_who_may_not_make_the_exchanges_of_an_ordered_group_is_told_which(
+    clerk: Clerk, granted: dict[str, str], place: str
+) -> None:
+    source = Source(topic(), "group", ordered=True, lanes=2)
+    named = {"topic": source.topic, "group": str(source)}
+    clerk.may(**{right: text.format(**named) for right, text in granted.items()})
+    async with opened(clerk.url) as broker:
+        with pytest.raises(NotPermitted) as told:
+            await broker.ensure([source.topic], [source])
+    [right] = granted
+    sentence = str(told.value)
+    assert "did not let 'clerk' " in sentence
+    assert f"{right} access to exchange '{place.format(**named)}'" in sentence
+    assert "rabbitmqctl set_permissions" in sentence
+    assert "\n" not in sentence
+    assert PASSWORD not in sentence

@@ -63,26 +63,42 @@ async def test_the_next_node_is_taken_when_the_first_is_away(rabbitmq_url: str) 
         assert await handled(await broker.consume(source)) == ["m"]
 
 
+@pytest.mark.parametrize("is_ordered", [False, True])
 async def test_a_binding_that_the_server_forgot_is_there_before_anything_is_published(
-    a_rabbitmq_of_its_own: OwnRabbitMq,
+    a_rabbitmq_of_its_own: OwnRabbitMq, *, is_ordered: bool
 ) -> None:
     """A server that is killed forgets the bindings of its last seconds; nobody consumes here."""
     async with opened(a_rabbitmq_of_its_own.url) as broker:
-        source = await listening(broker)
-        await broker.publish([message("m", source.topic)])
+        source = await listening(broker, ordered=is_ordered)
+        await broker.publish([message("m", source.topic, key="k")])
         with stranger(a_rabbitmq_of_its_own.url) as channel:
-            channel.queue_unbind(str(source), source.topic, "#")
+            unbind = channel.exchange_unbind if is_ordered else channel.queue_unbind
+            unbind(str(source), source.topic, "#")
         with pytest.raises(Unpublished, match="no group has ever subscribed"):
-            await broker.publish([message("n", source.topic)])
+            await broker.publish([message("n", source.topic, key="k")])
         assert await until(lambda: drop_connections(a_rabbitmq_of_its_own, "publish"))
         await until(lambda: sent(broker, source, "o"))
         assert sorted(await handled(await broker.consume(source))) == ["m", "o"]
 
 
+async def test_an_exchange_that_the_server_forgot_is_there_before_anything_is_published(
+    a_rabbitmq_of_its_own: OwnRabbitMq,
+) -> None:
+    async with opened(a_rabbitmq_of_its_own.url) as broker:
+        source = await listening(broker, ordered=True, lanes=4)
+        with stranger(a_rabbitmq_of_its_own.url) as channel:
+            for name in (str(source), f"{source}/strays", source.topic):
+                channel.exchange_delete(name)
+        assert await until(lambda: drop_connections(a_rabbitmq_of_its_own, "publish"))
+        await until(lambda: sent(broker, source, "m"))
+        assert await handled(await broker.consume(source)) == ["m"]
+        assert await broker.differences([source.topic], [source]) == []
+
+
 async def sent(broker: RabbitBroker, source: Source, name: str) -> bool:
     """Whether this is published; the end of the connection may come meanwhile."""
     try:
-        await broker.publish([message(name, source.topic)])
+        await broker.publish([message(name, source.topic, key="k")])
     except Unpublished as error:
         if "no group has ever subscribed" in str(error):
             raise

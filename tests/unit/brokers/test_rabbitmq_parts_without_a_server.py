@@ -13,8 +13,9 @@ from callcast.brokers.rabbitmq.catalog import Catalog, made, retired
 from callcast.brokers.rabbitmq.confirms import Confirms, Fate
 from callcast.brokers.rabbitmq.ladder import STEPS, hops, step
 from callcast.brokers.rabbitmq.pardons import Pardons, Return, records
-from callcast.core.amqp import Bound
+from callcast.core.amqp import SHARES, Bound
 from callcast.core.errors import Misuse, NotPermitted, Unavailable
+from callcast.core.message import Message
 from callcast.ports.broker import Source
 
 AT = Endpoint("rabbit.example", 5672, "shop", "till")
@@ -194,7 +195,30 @@ def test_a_queue_of_others_is_neither_made_nor_deleted() -> None:
     assert "q" not in bound.own
     assert "q" in bound.all
     assert bound.bindings("q") == ()
+    assert bound.exchanges == ()
     assert bound.arguments(bound.later(1))["x-dead-letter-routing-key"] == "q"
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16])
+def test_each_routing_key_comes_to_one_lane_and_that_of_its_keys(lanes: int) -> None:
+    group = names.Names(Source("crm", "billing", ordered=True, lanes=lanes))
+    lane_of: dict[str, list[str]] = {}
+    for queue in group.own:
+        for exchange, key in group.bindings(queue):
+            lane_of.setdefault(f"{exchange} {key}", []).append(queue)
+    strays = lane_of.pop("crm/billing/strays #")
+    assert strays == [group.work[0]]
+    assert set(lane_of) == {f"crm/billing {key}" for key in ("all", *SHARES)}
+    for key in (None, *map(str, range(50))):
+        one = Message("m", "tests", "crm", "crm", b"", key)
+        assert lane_of[f"crm/billing {names.routing_key(one)}"] == [group.queue_of(one)]
+
+
+def test_a_group_without_order_is_bound_to_its_topic_and_has_no_exchange() -> None:
+    group = names.Names(Source("crm", "billing"))
+    assert group.exchanges == ()
+    bound = {queue: group.bindings(queue) for queue in group.own if group.bindings(queue)}
+    assert bound == {"crm/billing": (("crm", "#"),)}
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,11 @@ def of_refusal(error: ChannelLost, what: str, endpoint: Endpoint) -> CallcastErr
     return Unavailable(f"RabbitMQ at {endpoint} could not {what}: {error}")
 
 
+def is_topic_exchange(error: ChannelLost) -> bool:
+    """Whether a fanout was refused because a topic exchange of that name is there."""
+    return error.code == DIFFERENT and "received 'fanout' but current is 'topic'" in error.text
+
+
 def brief(error: BaseException) -> str:
     """One line about an error, also about one without words."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

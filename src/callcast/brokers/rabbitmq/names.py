@@ -2,7 +2,9 @@
 
 | of topic ``orders.placed``, group ``billing`` | its name                                     |
 |-----------------------------------------------|----------------------------------------------|
-| its exchange, a topic exchange                | ``orders.placed``                            |
+| its exchange, a fanout                        | ``orders.placed``                            |
+| the ordered group's own, a direct exchange    | ``orders.placed/billing``                    |
+| beside it, a fanout: keys that no lane knows  | ``orders.placed/billing/strays``             |
 | where the group's messages wait               | ``orders.placed/billing``                    |
 | the same, ordered: one of 16 lanes            | ``orders.placed/billing/7``                  |
 | what has crashed twice                        | ``orders.placed/billing/suspects``           |
@@ -11,7 +13,8 @@
 | a message of it: the group is paused          | ``orders.placed/billing/paused``             |
 | the stream that `Rewinds` reads               | ``orders.placed/log``                        |
 
-``/`` is in no name of a contract or service, so that no two of these can be the same. Everything
+Exchanges and queues are two spaces of names in AMQP. ``/`` is in no name of a contract or service,
+so that no two queues here can have one name, and no two exchanges. Everything
 derives from the contract alone: whoever publishes knows no handler, and two programs that would
 declare one queue in two ways could not both start.
 """
@@ -19,7 +22,7 @@ declare one queue in two ways could not both start.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 from callcast.brokers.rabbitmq.ladder import STEPS
 from callcast.core.amqp import KEYLESS, SHARES, share_of
@@ -35,7 +38,8 @@ UNLIMITED = 1_000_000_000
 LANES_MAX = len(SHARES)
 """A routing key is a sixteenth of the hashes of all keys; a lane has one of them, or several."""
 EVERYTHING = "#"
-"""What a queue is bound with that wants all of a topic, whatever its routing key."""
+"""What is bound with it gets all, whatever its routing key: a topic exchange reads it so, and a
+fanout reads no keys."""
 NAME_MAX_BYTES = 255
 """What AMQP allows a name to be."""
 CATALOG = "callcast/catalog"
@@ -47,6 +51,22 @@ _QUORUM: dict[str, str | int | bool] = {
     "x-queue-type": "quorum",
     "x-delivery-limit": UNLIMITED,
 }
+
+
+class Exchange(NamedTuple):
+    """What an exchange is declared with."""
+
+    name: str
+    kind: Literal["fanout", "direct", "topic"]
+    alternate: str = ""
+    """The exchange that gets what no binding of this one takes."""
+
+
+class Binding(NamedTuple):
+    """By which exchange, and under which routing key, messages come."""
+
+    exchange: str
+    key: str = EVERYTHING
 
 
 def routing_key(message: Message) -> str:
@@ -68,7 +88,7 @@ def check_source(source: Source) -> None:
 
 
 class Names:
-    """The queues of one group."""
+    """The queues of one group, and the exchanges that an ordered one has of its own."""
 
     def __init__(self, source: Source) -> None:
         base = str(source)
@@ -81,6 +101,10 @@ class Names:
         self.suspects: str = f"{base}/suspects"
         self.dead: str = f"{base}/dead"
         self.paused: str = f"{base}/paused"
+        self.sorter: str = base
+        """The exchange that gives an ordered group's messages to its lanes."""
+        self.strays: str = f"{base}/strays"
+        """The exchange of what the former has no lane for: strangers choose their own keys."""
 
     def later(self, step: int) -> str:
         """The queue in which a message waits for so many seconds."""
@@ -109,15 +133,24 @@ class Names:
         """The queues of all steps, the shortest first."""
         return [self.later(step) for step in STEPS]
 
-    def bindings(self, queue: str) -> Sequence[str]:
-        """The routing keys by which a queue is bound to the exchange of its topic."""
-        if queue not in self.work or self.source.bound is not None:
+    @property
+    def exchanges(self) -> Sequence[Exchange]:
+        """What it has between the exchange of its topic and its queues: of an ordered one, two."""
+        if not self.source.ordered or self.source.bound is not None:
             return ()
-        if not self.source.ordered:
-            return (EVERYTHING,)
+        return (Exchange(self.strays, "fanout"), Exchange(self.sorter, "direct", self.strays))
+
+    def bindings(self, queue: str) -> Sequence[Binding]:
+        """By what a queue gets what is published to its topic."""
+        source = self.source
+        if queue not in self.work or source.bound is not None:
+            return ()
+        if not source.ordered:
+            return (Binding(source.topic),)
         lane = self.work.index(queue)
-        shares = SHARES[lane :: self.source.lanes]
-        return (KEYLESS, *shares) if lane == 0 else tuple(shares)
+        shares = [Binding(self.sorter, share) for share in SHARES[lane :: source.lanes]]
+        rest = (Binding(self.sorter, KEYLESS), Binding(self.strays)) if lane == 0 else ()
+        return (*rest, *shares)
 
     def queue_of(self, message: Message) -> str:
         """Where a message for this group alone is put."""
@@ -156,13 +189,20 @@ def log_name(topic: str) -> str:
     return f"{topic}/log"
 
 
+def event_exchange(topic: str) -> Exchange:
+    """The exchange of a topic, as it is made where there is none."""
+    return Exchange(topic, "fanout")
+
+
+def topic_exchange(topic: str) -> Exchange:
+    """What serves as well, where somebody has made it."""
+    return Exchange(topic, "topic")
+
+
 def log_arguments(retain: float) -> Arguments:
     """A stream that keeps messages for so many seconds."""
     return {"x-queue-type": "stream", "x-max-age": f"{max(1, round(retain))}s"}
 
-
-LOG_BINDINGS = (EVERYTHING,)
-"""All that is published to a topic; a redrive or replay goes to its queue and not by here."""
 
 CATALOG_ARGUMENTS: Arguments = {
     "x-queue-type": "stream",

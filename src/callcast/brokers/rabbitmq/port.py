@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, TypeAlias
 
 from pika import BasicProperties, spec
 from pika.channel import Channel
-from pika.exchange_type import ExchangeType
 
 from callcast.brokers.rabbitmq import frames
 from callcast.brokers.rabbitmq.connection import Connection, OnCame, OnConfirm
@@ -20,6 +19,7 @@ from callcast.brokers.rabbitmq.faults import ChannelLost, of_channel
 from callcast.brokers.rabbitmq.fitting import HEADERS_MAX_BYTES, TooWide
 from callcast.brokers.rabbitmq.frames import Place
 from callcast.brokers.rabbitmq.letters import Letter
+from callcast.brokers.rabbitmq.names import Binding, Exchange
 
 Loop: TypeAlias = asyncio.AbstractEventLoop
 OnMessage: TypeAlias = Callable[[spec.Basic.Deliver, BasicProperties, bytes], None]
@@ -86,21 +86,35 @@ class Port:
         )
         return Counts(frame.method.message_count, frame.method.consumer_count)
 
-    async def exchange(self, name: str, *, passive: bool = False) -> None:
-        """Make a durable topic exchange, or see that it is there."""
+    async def exchange(self, wanted: Exchange, *, passive: bool = False) -> None:
+        """Make a durable exchange, or see that it is there and so; passive: that it is there."""
+        arguments = {"alternate-exchange": wanted.alternate} if wanted.alternate else None
         await self._ask(
             lambda done: self._channel.exchange_declare(
-                name,
-                ExchangeType.topic,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the stubs take the class for its members
+                wanted.name,
+                wanted.kind,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType] - the stubs know the members of an enum alone
                 durable=True,
                 passive=passive,
+                arguments=arguments,
                 callback=done,
             )
         )
 
-    async def bind(self, queue: str, exchange: str, key: str) -> None:
-        """Let what comes to this exchange under these keys come to this queue."""
-        await self._ask(lambda done: self._channel.queue_bind(queue, exchange, key, callback=done))
+    async def bind(self, queue: str, to: Binding) -> None:
+        """Let what comes to this exchange under this key come to this queue."""
+        await self._ask(
+            lambda done: self._channel.queue_bind(queue, to.exchange, to.key, callback=done)
+        )
+
+    async def bind_exchange(self, name: str, to: Binding) -> None:
+        """Let it come to this exchange."""
+        await self._ask(
+            lambda done: self._channel.exchange_bind(name, to.exchange, to.key, callback=done)
+        )
+
+    async def delete_exchange(self, name: str) -> None:
+        """End an exchange with its bindings; one that is not there is no error."""
+        await self._ask(lambda done: self._channel.exchange_delete(name, callback=done))
 
     async def delete(self, queue: str) -> None:
         """End a queue with all that is in it; one that is not there is no error."""

@@ -1,37 +1,40 @@
-"""Exchanges, queues and bindings: made, compared, ended. Nothing here destroys but `retire`."""
+"""Exchanges, queues and bindings: made and ended. Nothing here destroys but `retire`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeVar
 
-from callcast.brokers.rabbitmq import foreign
 from callcast.brokers.rabbitmq.catalog import Catalog, made, retired
-from callcast.brokers.rabbitmq.faults import DIFFERENT, NOT_FOUND, ChannelLost, of_refusal
+from callcast.brokers.rabbitmq.differences import Differences
+from callcast.brokers.rabbitmq.faults import (
+    NOT_FOUND,
+    ChannelLost,
+    is_topic_exchange,
+    of_refusal,
+)
 from callcast.brokers.rabbitmq.link import Link
 from callcast.brokers.rabbitmq.names import (
-    LOG_BINDINGS,
+    Binding,
     Names,
     check_source,
+    event_exchange,
     log_arguments,
     log_name,
+    topic_exchange,
 )
 from callcast.brokers.rabbitmq.port import Counts, Port, close_quietly
 from callcast.brokers.rabbitmq.tape import Tape
-from callcast.core.amqp import Bound
 from callcast.core.errors import CallcastError, Misuse
 from callcast.core.message import Message
 from callcast.core.names import checked_name
 from callcast.ports.broker import Difference, Source
 
 T = TypeVar("T")
-R = TypeVar("R")
 
 RECENT = 2.0
 """Seconds for which what was ensured here is taken to be there."""
-ARGUMENTS_MAX = 30
-"""Arguments of a queue that are asked for, one by one."""
 CHANNELS_MAX = 8
 """Queues that are declared side by side: a channel waits for each answer, and a quorum queue takes
 6 ms to make."""
@@ -45,6 +48,7 @@ class Topology:
         self._tape = tape
         self._catalog = catalog
         self._retain = retain
+        self._compared = Differences(link, catalog, self.counts, retain=retain)
         self._topics: set[str] = set()  # made or seen here, to be made again after a loss
         self._sources: dict[str, Source] = {}
         self._ensuring = asyncio.Lock()
@@ -70,9 +74,10 @@ class Topology:
         self._refuse_others(sources)
         names = _made_topics(topics, sources)
         for source in sources:
-            if source.bound is not None:
-                await self._check_bound(source, source.bound)
-        await self.each(names, self._make_topic, "declare topics")
+            found = source.bound and await self._compared.of_bound(source, source.bound)
+            if found:
+                raise Misuse("; ".join(one.detail for one in found))
+        await self._make_topics(names)
         await self._make_groups(sources)
         new = [one for one in sources if self._catalog.find(one.topic, one.group) is None]
         if new:
@@ -90,7 +95,7 @@ class Topology:
         seconds though the queues are there, and nobody can be asked for a binding. In a cluster of
         which a node stands still that waits until the others take it for dead.
         """
-        await self.each(sorted(self._topics), self._make_topic, "declare topics")
+        await self._make_topics(sorted(self._topics))
         await self._make_groups(list(self._sources.values()))
 
     async def differences(
@@ -100,9 +105,9 @@ class Topology:
         _check(topics, sources)
         await self._tape.catch_up()
         names = _made_topics(topics, sources)
-        found = [one for name in names for one in await self._topic_differences(name)]
+        found = [one for name in names for one in await self._compared.of_topic(name)]
         for source in sources:
-            found += await self._group_differences(source)
+            found += await self._compared.of_group(source)
         return found
 
     async def known(self, topic: str, group: str) -> Source | None:
@@ -150,7 +155,9 @@ class Topology:
         counts = await self.counts(names.work)
         if any(count.consumers for count in counts.values()):
             raise Misuse(f"group {source} has workers that run: stop them, then retire it")
-        await self.each(names.own, lambda port, queue: port.delete(queue), f"retire {source}")
+        what = f"retire {source}"
+        await self.each(names.exchanges, lambda port, one: port.delete_exchange(one.name), what)
+        await self.each(names.own, lambda port, queue: port.delete(queue), what)
         await self._tape.add([retired(source)])
         await self._tape.catch_up()
 
@@ -161,7 +168,10 @@ class Topology:
         async def look(port: Port, queue: str) -> None:
             found[queue] = await port.look(queue)
 
-        await self.each(queues, look, "count messages", missing_ok=True)
+        def is_missing(_: str, error: ChannelLost) -> bool:
+            return error.code == NOT_FOUND
+
+        await self.each(queues, look, "count messages", passes=is_missing)
         return found
 
     async def each(
@@ -170,9 +180,12 @@ class Topology:
         act: Callable[[Port, T], Awaitable[object]],
         what: str,
         *,
-        missing_ok: bool = False,
+        passes: Callable[[T, ChannelLost], bool] = lambda _, __: False,
     ) -> None:
-        """Do this for each, on a few channels side by side; raises what the broker says to it."""
+        """Do this for each, on a few channels side by side; raises what the broker says to it.
+
+        Unless that is known and `passes`: then the rest is done on another channel.
+        """
         waiting = list(reversed(items))
 
         async def work() -> None:
@@ -183,7 +196,7 @@ class Topology:
                     try:
                         await act(port, item)
                     except ChannelLost as error:
-                        if not missing_ok or error.code != NOT_FOUND:
+                        if not passes(item, error):
                             raise
                         port = await self._link.channel()
             finally:
@@ -200,15 +213,35 @@ class Topology:
 
     # Making
 
-    async def _make_topic(self, port: Port, topic: str) -> None:
-        await port.exchange(topic)
+    async def _make_topics(self, topics: Sequence[str]) -> None:
+        """Declare a fanout first, and not look first: so two that make it at once both succeed."""
+        others: list[str] = []
+
+        def is_other(topic: str, error: ChannelLost) -> bool:
+            if is_topic_exchange(error):
+                others.append(topic)
+            return is_topic_exchange(error)
+
+        async def make(port: Port, topic: str) -> None:
+            await port.exchange(event_exchange(topic))
+
+        async def make_other(port: Port, topic: str) -> None:
+            await port.exchange(topic_exchange(topic))
+
+        await self.each(topics, make, "declare topics", passes=is_other)
+        await self.each(others, make_other, "declare topics")
         if self._retain > 0:
-            await port.declare(log_name(topic), log_arguments(self._retain))
-            for key in LOG_BINDINGS:
-                await port.bind(log_name(topic), topic, key)
+            await self.each(topics, self._make_log, "declare topics")
+
+    async def _make_log(self, port: Port, topic: str) -> None:
+        await port.declare(log_name(topic), log_arguments(self._retain))
+        await port.bind(log_name(topic), Binding(topic))
 
     async def _make_groups(self, sources: Sequence[Source]) -> None:
-        wanted = [(names, queue) for names in map(Names, sources) for queue in names.own]
+        groups = [Names(source) for source in sources]
+        queues = [(names, queue) for names in groups for queue in names.own]
+        exchanges = [one for names in groups for one in names.exchanges]
+        sorters = [names for names in groups if names.exchanges]
 
         async def make(port: Port, one: tuple[Names, str]) -> None:
             names, queue = one
@@ -216,114 +249,23 @@ class Topology:
 
         async def bind(port: Port, one: tuple[Names, str]) -> None:
             names, queue = one
-            for key in names.bindings(queue):
-                await port.bind(queue, names.source.topic, key)
+            for binding in names.bindings(queue):
+                await port.bind(queue, binding)
 
-        await self.each(wanted, make, "declare queues")
-        # Bound last: what is delivered here finds its dead letters and delays in place.
-        await self.each([one for one in wanted if one[0].bindings(one[1])], bind, "bind queues")
+        async def join(port: Port, names: Names) -> None:
+            await port.bind_exchange(names.sorter, Binding(names.source.topic))
+
+        await self.each(queues, make, "declare queues")
+        await self.each(exchanges, lambda port, one: port.exchange(one), "declare exchanges")
+        # Bound last: what is delivered here finds its dead letters and delays in place. And what
+        # comes to an ordered group finds all lanes, so that none of it strays.
+        await self.each([one for one in queues if one[0].bindings(one[1])], bind, "bind queues")
+        await self.each(sorters, join, "bind exchanges")
 
     def _refuse_others(self, sources: Sequence[Source]) -> None:
         other = [text for source in sources for text in self._catalog.otherwise(source)]
         if other:
             raise Misuse("; ".join(other))
-
-    # Comparing
-
-    async def _topic_differences(self, topic: str) -> list[Difference]:
-        port = await self._link.channel()
-        try:
-            await port.exchange(topic, passive=True)
-            await port.exchange(topic)  # changes nothing about one that is there
-        except ChannelLost as error:
-            if error.code == NOT_FOUND:
-                return [Difference(topic, f"topic {topic!r} is missing", is_missing=True)]
-            if error.code == DIFFERENT:
-                text = f"exchange {topic!r} is otherwise: {error.text}"
-                return [Difference(topic, text, is_missing=False)]
-            raise self.refused(error, f"look at the exchange {topic!r}") from error
-        finally:
-            await close_quietly(port)
-        return await self._log_differences(topic) if self._retain > 0 else []
-
-    async def _log_differences(self, topic: str) -> list[Difference]:
-        log = log_name(topic)
-        if log not in await self.counts([log]):
-            text = f"stream {log!r}, which keeps topic {topic!r}, is missing"
-            return [Difference(topic, text, is_missing=True)]
-        other = await self._refusal(log, log_arguments(self._retain))
-        text = f"stream {log!r}, which keeps topic {topic!r}, is otherwise: {other}"
-        return [Difference(topic, text, is_missing=False)] if other else []
-
-    async def _group_differences(self, source: Source) -> list[Difference]:
-        name = str(source)
-        if self._catalog.find(source.topic, source.group) is None:
-            return [Difference(name, f"group {source} is missing", is_missing=True)]
-        found = [Difference(name, one, is_missing=False) for one in self._catalog.otherwise(source)]
-        if found:
-            return found
-        names = Names(source)
-        there = await self.counts(names.all)
-        for queue in names.all:
-            if source.bound is not None and queue == source.bound.queue:
-                found += await self._bound_differences(source, source.bound)
-                continue
-            if queue not in there:
-                text = f"queue {queue!r} of group {source} is missing"
-                found.append(Difference(name, text, is_missing=True))
-                continue
-            other = await self._refusal(queue, names.arguments(queue))
-            if other:
-                text = f"queue {queue!r} of group {source} is otherwise: {other}"
-                found.append(Difference(name, text, is_missing=False))
-        return found
-
-    async def _check_bound(self, source: Source, bound: Bound) -> None:
-        found = await self._bound_differences(source, bound)
-        if found:
-            raise Misuse("; ".join(one.detail for one in found))
-
-    async def _bound_differences(self, source: Source, bound: Bound) -> list[Difference]:
-        """What is wrong with a queue that others made: it is missing, or loses messages."""
-        where = f"queue {bound.queue!r}, which {source} is bound to,"
-        if bound.queue not in await self.counts([bound.queue]):
-            said = f"{where} is not there: callcast makes no queue of others"
-            return [Difference(str(source), said, is_missing=False)]
-        arguments = await self._arguments(bound.queue)
-        wrong = foreign.unusable(arguments)
-        wrong = wrong or ("" if bound.may_drop else foreign.risk(arguments))
-        return [Difference(str(source), f"{where} {wrong}", is_missing=False)] if wrong else []
-
-    async def _arguments(self, queue: str) -> dict[str, str | int]:
-        """What a queue was made with: the broker names each one that a declaration leaves out."""
-        found: dict[str, str | int] = {}
-        is_durable = True
-        for _ in range(ARGUMENTS_MAX):
-            named = foreign.argument_in(await self._refusal(queue, found, is_durable=is_durable))
-            if named is None:
-                break
-            if named.name == "durable":
-                is_durable = named.value == "true"
-            elif named.name in found:
-                break  # it says the same again
-            else:
-                found[named.name] = named.value
-        return found
-
-    async def _refusal(
-        self, queue: str, arguments: Mapping[str, str | int | bool], *, is_durable: bool = True
-    ) -> str:
-        """What the broker says when a queue that is there is declared so; empty: it is so."""
-        port = await self._link.channel()
-        try:
-            await port.declare(queue, arguments, is_durable=is_durable)
-        except ChannelLost as error:
-            if error.code != DIFFERENT:
-                raise self.refused(error, f"compare the queue {queue!r}") from error
-            return error.text
-        finally:
-            await close_quietly(port)
-        return ""
 
 
 def _made_topics(topics: Sequence[str], sources: Sequence[Source]) -> list[str]:
