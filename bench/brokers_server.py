@@ -82,9 +82,9 @@ def must_hold(url: str, queue: str, count: int) -> None:
 
 
 def bind(url: str, queue: str, exchange: str) -> None:
-    """Have all that is published to this topic exchange come to that queue."""
+    """Have all that is published to this exchange, one like an event's, come to that queue."""
     with _channel(url) as channel:
-        channel.exchange_declare(exchange, "topic", durable=True)
+        channel.exchange_declare(exchange, "fanout", durable=True)
         channel.queue_bind(queue, exchange, "#")
 
 
