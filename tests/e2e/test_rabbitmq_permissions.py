@@ -78,19 +78,28 @@ async def test_who_may_not_consume_there_is_told(clerk: Clerk, rabbitmq_url: str
 
 
 @pytest.mark.parametrize(
-    ("granted", "place"),
+    ("granted", "tried", "place"),
     [
-        ({"configure": "^(callcast.*|{topic}|{group}/[a-z0-9/]+)$"}, "{group}"),
+        (
+            {"configure": "^(callcast.*|{topic}|{group}/[a-z0-9/]+)$"},
+            "declare exchanges",
+            "{group}",
+        ),
         (
             {"configure": "^(callcast.*|{topic}|{group}|{group}/([0-9].*|[a-r].*|su.*))$"},
+            "declare exchanges",
             "{group}/strays",
         ),
-        ({"write": "^(amq\\.default|callcast.*|{topic}|{group}/.*)$"}, "{group}"),
-        ({"read": "^(callcast.*|{group}.*)$"}, "{topic}"),
+        (
+            {"write": "^(amq\\.default|callcast.*|{topic}|{group}/.*)$"},
+            "bind exchanges",
+            "{group}",
+        ),
+        ({"read": "^(callcast.*|{group}.*)$"}, "bind exchanges", "{topic}"),
     ],
 )
 async def test_who_may_not_make_the_exchanges_of_an_ordered_group_is_told_which(
-    clerk: Clerk, granted: dict[str, str], place: str
+    clerk: Clerk, granted: dict[str, str], tried: str, place: str
 ) -> None:
     source = Source(topic(), "group", ordered=True, lanes=2)
     named = {"topic": source.topic, "group": str(source)}
@@ -98,10 +107,9 @@ async def test_who_may_not_make_the_exchanges_of_an_ordered_group_is_told_which(
     async with opened(clerk.url) as broker:
         with pytest.raises(NotPermitted) as told:
             await broker.ensure([source.topic], [source])
-    [right] = granted
     sentence = str(told.value)
-    assert "did not let 'clerk' " in sentence
-    assert f"{right} access to exchange '{place.format(**named)}'" in sentence
+    assert f"did not let 'clerk' {tried}: " in sentence
+    assert f"access to exchange '{place.format(**named)}'" in sentence
     assert "rabbitmqctl set_permissions" in sentence
     assert "\n" not in sentence
     assert PASSWORD not in sentence
