@@ -16,7 +16,7 @@ from pika.frame import Body, Header, Heartbeat, Method, decode_frame
 
 from callcast.brokers.rabbitmq import frames, stream
 from callcast.brokers.rabbitmq.connection import Connection
-from callcast.brokers.rabbitmq.frames import Came
+from callcast.brokers.rabbitmq.deliveries import Came
 
 HANDSHAKE = (
     spec.Connection.Start(0, 9, {"version": "4.0.5"}, "PLAIN", "en_US"),

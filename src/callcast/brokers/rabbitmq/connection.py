@@ -14,8 +14,8 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.utils.nbio_interface import AbstractStreamTransport
 from pika.frame import decode_frame
 
-from callcast.brokers.rabbitmq import frames, times
-from callcast.brokers.rabbitmq.frames import Came, Incomplete, Reader
+from callcast.brokers.rabbitmq import deliveries, frames, times
+from callcast.brokers.rabbitmq.deliveries import Came, Incomplete, Reader
 from callcast.brokers.rabbitmq.stream import services
 
 OnCame: TypeAlias = Callable[[Came], None]
@@ -92,7 +92,7 @@ class Connection(AsyncioConnection):
 
     def _take(self, read: bytes, at: int) -> int:
         """Take the frame that begins there, or a delivery; where the next one begins."""
-        if taker := self.takers.get(frames.consumer_of(read, at)):
+        if taker := self.takers.get(deliveries.consumer_of(read, at)):
             came = self._came(read, at)
             if came is not None:
                 taker(came)

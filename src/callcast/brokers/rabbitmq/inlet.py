@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
+from msgspec import Struct
 from pika import BasicProperties, spec
 
 from callcast.brokers.rabbitmq import foreign, wire
-from callcast.brokers.rabbitmq.frames import Came
+from callcast.brokers.rabbitmq.deliveries import Came
 from callcast.brokers.rabbitmq.port import Loop, Port
 from callcast.brokers.rabbitmq.wire import Arrived, Frame
 from callcast.ports.broker import Source
 
 
-class Coming(NamedTuple):
+class Coming(Struct, frozen=True, gc=False):
     """A message on its way to its place."""
 
     queue: str
@@ -70,7 +70,10 @@ class Inlet:
 
         def take(came: Came) -> None:
             frame = Frame.of(topic, came.content_type, came.timestamp)
-            arrived = wire.read(came.headers, came.body, frame)
+            if came.is_plain:
+                arrived = wire.read_texts(came.names, came.values, came.body, frame=frame)
+            else:
+                arrived = wire.read(came.headers, came.body, frame)
             self._add(Coming(queue, came.tag, came.is_redelivered, arrived))
 
         return take

@@ -14,7 +14,7 @@ from pika import BasicProperties, spec
 from pika.channel import Channel
 from pika.exchange_type import ExchangeType
 
-from callcast.brokers.rabbitmq import frames
+from callcast.brokers.rabbitmq import deliveries, frames
 from callcast.brokers.rabbitmq.connection import Connection, OnCame, OnConfirm
 from callcast.brokers.rabbitmq.faults import ChannelLost, of_channel
 from callcast.brokers.rabbitmq.fitting import HEADERS_MAX_BYTES, TooWide
@@ -160,7 +160,7 @@ class Port:
         def on_message(
             method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
         ) -> None:
-            on_came(frames.of_pika(method, properties, body))
+            on_came(deliveries.of_pika(method, properties, body))
 
         return await self.consume(
             queue, on_message, prefetch=prefetch, arguments=arguments, tag=tag
