@@ -14,7 +14,7 @@ from pika.frame import Body, Header, Method, decode_frame
 
 from callcast.brokers.rabbitmq import deliveries, frames, wire
 from callcast.brokers.rabbitmq.deliveries import Came, Incomplete, Reader
-from callcast.brokers.rabbitmq.frames import Place, Usual
+from callcast.brokers.rabbitmq.frames import Usual
 
 names = st.text(max_size=20)
 texts = st.text(max_size=40)
@@ -84,7 +84,7 @@ def test_a_publish_is_written_as_pika_writes_it(size: int, *, mandatory: bool) -
     body = bytes(range(256)) * 2
     body = body[:size]
     properties = BasicProperties(headers={"a": "b"}, delivery_mode=2)
-    place = Place(5, "orders", "all", mandatory)
+    place = (5, "orders", "all", mandatory)
     written = frames.published(place, b"".join(properties.encode()), body, body_max=100)
     method = spec.Basic.Publish(exchange="orders", routing_key="all", mandatory=mandatory)
     parts = [body[start : start + 100] for start in range(0, size, 100)]

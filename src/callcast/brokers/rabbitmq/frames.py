@@ -19,7 +19,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from msgspec import Struct
 from pika import BasicProperties, frame, spec
@@ -71,18 +71,13 @@ class Usual(Struct):
                 _number.pack(self.timestamp)]  # fmt: skip
 
 
-class Place(NamedTuple):
-    """Where a message is published."""
-
-    channel: int
-    exchange: str
-    key: str
-    is_mandatory: bool
+Place: TypeAlias = tuple[int, str, str, bool]
+"""Where a message is published: channel, exchange, routing key; whether it must find a queue."""
 
 
 def published(place: Place, properties: bytes, body: bytes, *, body_max: int) -> bytes:
     """A publish; `body_max`: bytes of a body that one frame may hold."""
-    channel, size = place.channel, len(body)
+    channel, size = place[0], len(body)
     length = 12 + len(properties)
     pieces = [
         _publish(place),
@@ -98,10 +93,9 @@ def published(place: Place, properties: bytes, body: bytes, *, body_max: int) ->
 
 @lru_cache(_KEPT)
 def _publish(place: Place) -> bytes:
-    method = spec.Basic.Publish(
-        exchange=place.exchange, routing_key=place.key, mandatory=place.is_mandatory
-    )
-    return frame.Method(place.channel, method).marshal()
+    channel, exchange, key, is_mandatory = place
+    method = spec.Basic.Publish(exchange=exchange, routing_key=key, mandatory=is_mandatory)
+    return frame.Method(channel, method).marshal()
 
 
 @lru_cache(_KEPT)

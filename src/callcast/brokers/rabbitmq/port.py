@@ -18,7 +18,6 @@ from callcast.brokers.rabbitmq import deliveries, frames
 from callcast.brokers.rabbitmq.connection import Connection, OnCame, OnConfirm
 from callcast.brokers.rabbitmq.faults import ChannelLost, of_channel
 from callcast.brokers.rabbitmq.fitting import HEADERS_MAX_BYTES, TooWide
-from callcast.brokers.rabbitmq.frames import Place
 from callcast.brokers.rabbitmq.letters import Letter
 
 Loop: TypeAlias = asyncio.AbstractEventLoop
@@ -195,7 +194,7 @@ class Port:
 
     def frames_of(self, letter: Letter) -> bytes:
         """What is to be written of it; raises what the codec says about a bad header."""
-        place = Place(self._number, letter.exchange, letter.key, letter.is_mandatory)
+        place = (self._number, letter.exchange, letter.key, letter.is_mandatory)
         properties = b"".join(letter.properties.encode())
         if len(properties) > HEADERS_MAX_BYTES:
             raise TooWide(len(properties))

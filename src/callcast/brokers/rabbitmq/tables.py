@@ -14,7 +14,7 @@ from typing import Any, cast
 from pika import data  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 
 _KEPT = 1_024
-"""Names that are remembered; a program has a few dozen."""
+"""Names and forms that are remembered; a program has a few dozen."""
 _TEXT = ord("S")
 
 _size = struct.Struct(">I")
@@ -23,14 +23,28 @@ _values = cast("Any", data)  # the stubs know nothing of it
 
 def written(headers: Mapping[str, Any]) -> bytes:
     """The entries of a table; raises what pika raises for what AMQP cannot express."""
+    try:
+        texts = tuple(map(str.encode, headers.values()))
+    except TypeError:  # there is more than texts
+        return _written_by_pika(headers)
+    return _form(tuple(headers), tuple(map(len, texts))) % texts
+
+
+@lru_cache(_KEPT)
+def _form(names: tuple[str, ...], sizes: tuple[int, ...]) -> bytes:
+    """The entries of a table of texts of these sizes, to be filled in."""
+    entries = zip(names, sizes, strict=True)
+    return b"".join(
+        (short(name) + b"S" + _size.pack(size)).replace(b"%", b"%%") + b"%b"
+        for name, size in entries
+    )
+
+
+def _written_by_pika(headers: Mapping[str, Any]) -> bytes:
     pieces: list[bytes] = []
     for name, value in headers.items():
-        if type(value) is str:
-            text = value.encode()
-            pieces += (_text_named(name), _size.pack(len(text)), text)
-        else:
-            pieces.append(short(name))
-            _values.encode_value(pieces, value)
+        pieces.append(short(name))
+        _values.encode_value(pieces, value)
     return b"".join(pieces)
 
 
@@ -59,11 +73,6 @@ def read(read: bytes, at: int, end: int) -> dict[str, Any]:
             table[name], next_ = _values.decode_value(read, at)
             at = int(next_)
     return table
-
-
-@lru_cache(_KEPT)
-def _text_named(name: str) -> bytes:
-    return short(name) + b"S"
 
 
 @lru_cache(_KEPT)
