@@ -65,7 +65,7 @@ class Intake:
         self._port: Port | None = None
         self._receipts = Receipts(is_bound=source.bound is not None)
         self._tags: dict[str, str] = {}  # of our subscriptions, by queue
-        self._inlet = Inlet(house.loop, source, self._came, is_of_letters=part is Part.DEAD)
+        self._inlet = Inlet(source, self._came, is_of_letters=part is Part.DEAD)
         self._sorter = Sorter(house, self, self.names, is_ordered=is_ordered, prefetch=prefetch)
         self._is_ended = False
         self._is_suspended = False

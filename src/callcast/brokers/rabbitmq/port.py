@@ -165,6 +165,10 @@ class Port:
             queue, on_message, prefetch=prefetch, arguments=arguments, tag=tag
         )
 
+    def after_read(self, act: Callable[[], object]) -> None:
+        """While a delivery is taken: call this once when all that has come with it is taken too."""
+        self._connection.after_read(act)
+
     async def cancel(self, tag: str) -> None:
         """End a subscription; what it has delivered stays unacknowledged."""
         self._connection.takers.pop(tag.encode(), None)
