@@ -34,7 +34,10 @@ PARTS = (
     ("pika: frames to bytes and back", ("/pika/spec", "/pika/data", "/pika/frame", "/pika/amqp_")),
     ("pika: the rest", ("/pika/",)),
     ("FastStream, aio-pika, aiormq", ("/faststream/", "/fast_depends/", "/aio_pika/", "/aiormq/")),
-    ("callcast: AMQP frames", tuple(f"/rabbitmq/{n}.py" for n in ("frames", "tables", "stream"))),
+    (
+        "callcast: AMQP frames",
+        tuple(f"/rabbitmq/{n}.py" for n in ("frames", "deliveries", "tables", "stream")),
+    ),
     ("callcast: RabbitMQ adapter", ("/callcast/brokers/rabbitmq/",)),
     ("callcast: Kafka adapter", ("/callcast/brokers/kafka/",)),
     ("callcast: policies", ("/callcast/policies/",)),

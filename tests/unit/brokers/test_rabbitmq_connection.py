@@ -16,7 +16,7 @@ from pika.frame import Body, Header, Heartbeat, Method, decode_frame
 
 from callcast.brokers.rabbitmq import frames, stream
 from callcast.brokers.rabbitmq.connection import Connection
-from callcast.brokers.rabbitmq.frames import Came
+from callcast.brokers.rabbitmq.deliveries import Came
 
 HANDSHAKE = (
     spec.Connection.Start(0, 9, {"version": "4.0.5"}, "PLAIN", "en_US"),
@@ -120,6 +120,38 @@ async def test_what_comes_in_pieces_of_any_size_is_taken_in_order(size: int) -> 
     assert came == list(enumerate(bodies, 1))
     assert confirmed == [(number, True) for number in range(1, len(bodies) + 1)]
     assert wire.connection.bytes_received > len(sent)  # by which heartbeats know that it lives
+
+
+async def test_what_waits_for_the_end_of_a_read_is_called_once_behind_all_that_came_with_it() -> (
+    None
+):
+    wire = Wire()
+    seen: list[int | str] = []
+
+    def take(one: Came) -> None:
+        if one.tag % 2:
+            wire.connection.after_read(lambda: seen.append("all"))
+        seen.append(one.tag)
+
+    await wire.consumer(take, pytest.fail)
+    wire.bring(delivery(1, b"a") + delivery(2, b"b") + delivery(3, b"c")[:50])
+    assert seen == [1, 2, "all"]
+    wire.bring(delivery(3, b"c")[50:])
+    assert seen == [1, 2, "all", 3, "all"]
+
+
+async def test_an_error_while_something_is_taken_keeps_nobody_waiting() -> None:
+    wire = Wire()
+    seen: list[str] = []
+
+    def take(_: Came) -> None:
+        wire.connection.after_read(lambda: seen.append("all"))
+        raise LookupError
+
+    await wire.consumer(take, pytest.fail)
+    with pytest.raises(LookupError):
+        wire.bring(delivery(1, b"a"))
+    assert seen == ["all"]
 
 
 async def test_a_consumer_that_nobody_has_taken_over_is_pikas() -> None:

@@ -12,8 +12,9 @@ from pika import BasicProperties, spec
 from pika.exceptions import InvalidFrameError, ShortStringTooLong
 from pika.frame import Body, Header, Method, decode_frame
 
-from callcast.brokers.rabbitmq import frames, wire
-from callcast.brokers.rabbitmq.frames import Came, Incomplete, Place, Reader, Usual
+from callcast.brokers.rabbitmq import deliveries, frames, wire
+from callcast.brokers.rabbitmq.deliveries import Came, Incomplete, Reader
+from callcast.brokers.rabbitmq.frames import Usual
 
 names = st.text(max_size=20)
 texts = st.text(max_size=40)
@@ -57,7 +58,7 @@ def read_by_pika(written: bytes) -> Came:
         written = written[count:]
         read.append(frame)
     body = read[2].fragment if len(read) > 2 else b""
-    return frames.of_pika(read[0].method, read[1].properties, body)
+    return deliveries.of_pika(read[0].method, read[1].properties, body)
 
 
 def seen(came: Came | None) -> tuple[Any, ...]:
@@ -83,7 +84,7 @@ def test_a_publish_is_written_as_pika_writes_it(size: int, *, mandatory: bool) -
     body = bytes(range(256)) * 2
     body = body[:size]
     properties = BasicProperties(headers={"a": "b"}, delivery_mode=2)
-    place = Place(5, "orders", "all", mandatory)
+    place = (5, "orders", "all", mandatory)
     written = frames.published(place, b"".join(properties.encode()), body, body_max=100)
     method = spec.Basic.Publish(exchange="orders", routing_key="all", mandatory=mandatory)
     parts = [body[start : start + 100] for start in range(0, size, 100)]
@@ -181,6 +182,53 @@ def test_a_delivery_is_waited_for_until_all_of_it_is_here() -> None:
             Reader().came(written[:end], 0)
 
 
+def a_reader_that_has_seen(written: bytes) -> Reader:
+    reader = Reader()
+    assert reader.came(written, 0) is not None
+    return reader
+
+
+def test_one_like_an_earlier_one_is_waited_for_too() -> None:
+    written = delivered(as_pika(Usual("text/plain", {"a": "b"}, 1)), b"body")
+    reader = a_reader_that_has_seen(written)
+    for end in range(frames.AROUND, len(written)):
+        with pytest.raises(Incomplete):
+            reader.came(written[:end], 0)
+
+
+def test_one_like_an_earlier_one_says_itself_whether_it_was_delivered_before() -> None:
+    usual = as_pika(Usual("text/plain", {"a": "b"}, 1))
+    reader = a_reader_that_has_seen(delivered(usual, b"body"))
+    again = delivered(usual, b"a longer body", tag=9, redelivered=True)
+    came = reader.came(again, 0)
+    assert seen(came) == seen(read_by_pika(again))
+    assert came is not None
+    assert came.is_plain
+
+
+def test_one_like_an_earlier_one_that_ends_wrongly_or_is_no_text_is_read_as_pika_reads_it() -> None:
+    written = delivered(as_pika(Usual("text/plain", {"a": "XX"}, 1)), b"body")
+    reader = a_reader_that_has_seen(written)
+    assert reader.came(written[:-1] + b"!", 0) is None
+    broken = written.replace(b"XX", b"\xff\xfe")
+    assert seen(reader.came(broken, 0)) == seen(read_by_pika(broken))
+
+
+def test_a_body_of_two_frames_behind_headers_like_earlier_ones_is_left_to_pika() -> None:
+    properties = as_pika(Usual("text/plain", {"a": "b"}, 1))
+    reader = a_reader_that_has_seen(delivered(properties, b"body"))
+    method = Method(3, spec.Basic.Deliver("3.0", 1, False, "orders", "all")).marshal()
+    header = Header(3, 8, properties).marshal()
+    assert reader.came(method + header + 2 * Body(3, b"half").marshal(), 0) is None
+
+
+def test_more_shapes_than_are_remembered_are_all_read() -> None:
+    reader = Reader()
+    for size in [*range(1_100), 1]:
+        written = delivered(as_pika(Usual("text/plain", {"a": size * "x"}, 1)), b"body")
+        assert seen(reader.came(written, 0)) == seen(read_by_pika(written))
+
+
 @pytest.mark.parametrize(
     "behind",
     [
@@ -215,9 +263,9 @@ def test_a_confirm_is_read(channel: int, number: int, multiple: bool) -> None:
 
 def test_only_a_delivery_has_a_consumer() -> None:
     written = delivered(BasicProperties(), b"")
-    assert frames.consumer_of(written, 0) == b"3.0"
-    assert frames.consumer_of(content(BasicProperties(), b"x"), 0) == b""
-    assert frames.consumer_of(Method(3, spec.Basic.CancelOk("3.0")).marshal(), 0) == b""
+    assert deliveries.consumer_of(written, 0) == b"3.0"
+    assert deliveries.consumer_of(content(BasicProperties(), b"x"), 0) == b""
+    assert deliveries.consumer_of(Method(3, spec.Basic.CancelOk("3.0")).marshal(), 0) == b""
 
 
 # Times in headers

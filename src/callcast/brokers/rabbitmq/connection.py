@@ -14,8 +14,8 @@ from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.utils.nbio_interface import AbstractStreamTransport
 from pika.frame import decode_frame
 
-from callcast.brokers.rabbitmq import frames, times
-from callcast.brokers.rabbitmq.frames import Came, Incomplete, Reader
+from callcast.brokers.rabbitmq import deliveries, frames, times
+from callcast.brokers.rabbitmq.deliveries import Came, Incomplete, Reader
 from callcast.brokers.rabbitmq.stream import services
 
 OnCame: TypeAlias = Callable[[Came], None]
@@ -41,6 +41,7 @@ class Connection(AsyncioConnection):
         self, parameters: ConnectionParameters, *, loop: asyncio.AbstractEventLoop, **on: Any
     ) -> None:
         self._pieces: list[bytes] = []
+        self._after: list[Callable[[], object]] = []
         self._reader = Reader()
         self.takers: dict[bytes, OnCame] = {}
         """Who takes the deliveries of a consumer, by its tag, which is of the whole connection."""
@@ -61,6 +62,10 @@ class Connection(AsyncioConnection):
         self.bytes_sent += len(data)
         self._pieces.append(data)
         self._flush()
+
+    def after_read(self, act: Callable[[], object]) -> None:
+        """While something is taken: call this once when all that has come with it is taken too."""
+        self._after.append(act)
 
     def abort(self) -> None:
         """Drop the transport: nothing more is read or written."""
@@ -88,11 +93,15 @@ class Connection(AsyncioConnection):
                 at = self._take(read, at)
         except Incomplete:
             pass
-        self._frame_buffer = read[at:]
+        finally:
+            self._frame_buffer = read[at:]
+            after, self._after = self._after, []
+            for act in after:
+                act()
 
     def _take(self, read: bytes, at: int) -> int:
         """Take the frame that begins there, or a delivery; where the next one begins."""
-        if taker := self.takers.get(frames.consumer_of(read, at)):
+        if taker := self.takers.get(deliveries.consumer_of(read, at)):
             came = self._came(read, at)
             if came is not None:
                 taker(came)

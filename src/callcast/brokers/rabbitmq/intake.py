@@ -65,7 +65,7 @@ class Intake:
         self._port: Port | None = None
         self._receipts = Receipts(is_bound=source.bound is not None)
         self._tags: dict[str, str] = {}  # of our subscriptions, by queue
-        self._inlet = Inlet(house.loop, source, self._came, is_of_letters=part is Part.DEAD)
+        self._inlet = Inlet(source, self._came, is_of_letters=part is Part.DEAD)
         self._sorter = Sorter(house, self, self.names, is_ordered=is_ordered, prefetch=prefetch)
         self._is_ended = False
         self._is_suspended = False
@@ -293,10 +293,11 @@ class Intake:
         sorter = self._sorter if self.part is Part.READY else None
         adopted: list[Return] = []
         with self.lock:
-            for queue, tag, is_redelivered, arrived in self._inlet.take():
-                stub = Stub(tag, queue, generation, arrived.crashes)
-                if is_redelivered and self.desk.adopt(arrived, stub, now):
-                    adopted.append(back(queue, arrived.message, arrived.count - 1))
+            for one in self._inlet.take():
+                arrived = one.arrived
+                stub = Stub(one.tag, one.queue, generation, arrived.crashes)
+                if one.is_redelivered and self.desk.adopt(arrived, stub, now):
+                    adopted.append(back(one.queue, arrived.message, arrived.count - 1))
                 elif sorter is None or not sorter.takes(stub, arrived):
                     self.desk.arrive(arrived, stub, now)
         if adopted:

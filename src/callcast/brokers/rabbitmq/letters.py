@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
+
+from msgspec import Struct
 
 from callcast.brokers.rabbitmq.frames import Usual
 from callcast.core.message import Message
@@ -19,7 +21,7 @@ class Properties(Protocol):
         ...
 
 
-class Letter(NamedTuple):
+class Letter(Struct, frozen=True, gc=False):
     """A message ready to be written."""
 
     exchange: str

@@ -13,11 +13,10 @@ from typing import Any, NamedTuple, TypeAlias
 from pika import BasicProperties, spec
 from pika.channel import Channel
 
-from callcast.brokers.rabbitmq import frames
+from callcast.brokers.rabbitmq import deliveries, frames
 from callcast.brokers.rabbitmq.connection import Connection, OnCame, OnConfirm
 from callcast.brokers.rabbitmq.faults import ChannelLost, of_channel
 from callcast.brokers.rabbitmq.fitting import HEADERS_MAX_BYTES, TooWide
-from callcast.brokers.rabbitmq.frames import Place
 from callcast.brokers.rabbitmq.letters import Letter
 from callcast.brokers.rabbitmq.names import Binding, Exchange
 
@@ -174,11 +173,15 @@ class Port:
         def on_message(
             method: spec.Basic.Deliver, properties: BasicProperties, body: bytes
         ) -> None:
-            on_came(frames.of_pika(method, properties, body))
+            on_came(deliveries.of_pika(method, properties, body))
 
         return await self.consume(
             queue, on_message, prefetch=prefetch, arguments=arguments, tag=tag
         )
+
+    def after_read(self, act: Callable[[], object]) -> None:
+        """While a delivery is taken: call this once when all that has come with it is taken too."""
+        self._connection.after_read(act)
 
     async def cancel(self, tag: str) -> None:
         """End a subscription; what it has delivered stays unacknowledged."""
@@ -209,7 +212,7 @@ class Port:
 
     def frames_of(self, letter: Letter) -> bytes:
         """What is to be written of it; raises what the codec says about a bad header."""
-        place = Place(self._number, letter.exchange, letter.key, letter.is_mandatory)
+        place = (self._number, letter.exchange, letter.key, letter.is_mandatory)
         properties = b"".join(letter.properties.encode())
         if len(properties) > HEADERS_MAX_BYTES:
             raise TooWide(len(properties))

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import struct
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
+from msgspec import Struct
 from pika import BasicProperties, spec
 from pika.exceptions import AMQPError
 
@@ -166,7 +167,7 @@ class _Batch:
             self.ended.end(self._answers)
 
 
-class _Slot(NamedTuple):
+class _Slot(Struct, frozen=True, gc=False):
     """One publish of a batch."""
 
     batch: _Batch
@@ -201,6 +202,7 @@ def _write(to: tuple[Port, Confirms[_Slot]], batch: _Batch, indexes: Iterable[in
 
 
 def _end_all(ended: Sequence[tuple[_Slot, Fate]]) -> None:
-    for (batch, index), fate in ended:
+    for slot, fate in ended:
+        batch = slot.batch
         lost = batch.lost if fate is Fate.UNKNOWN else None
-        batch.end(index, lost or fate)
+        batch.end(slot.number, lost or fate)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from functools import lru_cache
-from itertools import pairwise
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from pika import data  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 
 _KEPT = 1_024
-"""Names and shapes that are remembered; a program has a few dozen."""
+"""Names and forms that are remembered; a program has a few dozen."""
 _TEXT = ord("S")
 
 _size = struct.Struct(">I")
@@ -24,14 +23,28 @@ _values = cast("Any", data)  # the stubs know nothing of it
 
 def written(headers: Mapping[str, Any]) -> bytes:
     """The entries of a table; raises what pika raises for what AMQP cannot express."""
+    try:
+        texts = tuple(map(str.encode, headers.values()))
+    except TypeError:  # there is more than texts
+        return _written_by_pika(headers)
+    return _form(tuple(headers), tuple(map(len, texts))) % texts
+
+
+@lru_cache(_KEPT)
+def _form(names: tuple[str, ...], sizes: tuple[int, ...]) -> bytes:
+    """The entries of a table of texts of these sizes, to be filled in."""
+    entries = zip(names, sizes, strict=True)
+    return b"".join(
+        (short(name) + b"S" + _size.pack(size)).replace(b"%", b"%%") + b"%b"
+        for name, size in entries
+    )
+
+
+def _written_by_pika(headers: Mapping[str, Any]) -> bytes:
     pieces: list[bytes] = []
     for name, value in headers.items():
-        if type(value) is str:
-            text = value.encode()
-            pieces += (_text_named(name), _size.pack(len(text)), text)
-        else:
-            pieces.append(short(name))
-            _values.encode_value(pieces, value)
+        pieces.append(short(name))
+        _values.encode_value(pieces, value)
     return b"".join(pieces)
 
 
@@ -42,70 +55,24 @@ def short(text: str) -> bytes:
     return b"".join(pieces)
 
 
-class Tables:
-    """Reads tables; most have the names of an earlier one, and texts of the same sizes."""
+def read(read: bytes, at: int, end: int) -> dict[str, Any]:
+    """The table whose entries stand there; raises `UnicodeDecodeError` for a text that is none.
 
-    def __init__(self) -> None:
-        self._shapes: dict[int, _Shape] = {}  # the latest, by the size of the table
-
-    def read(self, read: bytes, at: int, end: int) -> dict[str, Any]:
-        """The table whose entries stand there; raises `UnicodeDecodeError` for a text that is none.
-
-        pika would leave that one as bytes.
-        """
-        shape = self._shapes.get(end - at)
-        if shape is not None:
-            parts = shape.cut.unpack_from(read, at)
-            if parts[::2] == shape.between:
-                return dict(zip(shape.names, map(bytes.decode, parts[1::2]), strict=True))
-        table: dict[str, Any] = {}
-        places = [at]  # where it begins, then where each text begins and ends
-        others = 0
-        while at < end:
-            start = at + 1
-            at = start + read[at]
-            name = _name(read[start:at])
-            if read[at] == _TEXT:
-                start = at + 5
-                at = start + int(_size.unpack_from(read, at + 1)[0])
-                table[name] = read[start:at].decode()
-                places += (start, at)
-            else:
-                table[name], next_ = _values.decode_value(read, at)
-                at = int(next_)
-                others += 1
-        if not others and len(places) == 2 * len(table) + 1:  # else a name stands there twice
-            self._learn(_shape(read, tuple(table), places), end - places[0])
-        return table
-
-    def _learn(self, shape: _Shape, size: int) -> None:
-        if len(self._shapes) >= _KEPT:
-            self._shapes.clear()
-        self._shapes[size] = shape
-
-
-class _Shape(NamedTuple):
-    """Where a table is cut: one with the same bytes between its texts has them at the same places.
-
-    The sizes of the texts are among these bytes.
+    pika would leave that one as bytes.
     """
-
-    names: tuple[str, ...]
-    cut: struct.Struct
-    between: tuple[bytes, ...]
-    """Names, types and sizes; the last one stands behind the last text, and is empty."""
-
-
-def _shape(read: bytes, names: tuple[str, ...], places: list[int]) -> _Shape:
-    places = [*places, places[-1]]
-    sizes = [end - start for start, end in pairwise(places)]
-    cut = struct.Struct("".join(f"{size}s" for size in sizes))
-    return _Shape(names, cut, cut.unpack_from(read, places[0])[::2])
-
-
-@lru_cache(_KEPT)
-def _text_named(name: str) -> bytes:
-    return short(name) + b"S"
+    table: dict[str, Any] = {}
+    while at < end:
+        start = at + 1
+        at = start + read[at]
+        name = _name(read[start:at])
+        if read[at] == _TEXT:
+            start = at + 5
+            at = start + int(_size.unpack_from(read, at + 1)[0])
+            table[name] = read[start:at].decode()
+        else:
+            table[name], next_ = _values.decode_value(read, at)
+            at = int(next_)
+    return table
 
 
 @lru_cache(_KEPT)

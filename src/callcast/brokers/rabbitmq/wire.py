@@ -19,10 +19,11 @@ hold up what was delivered beside it.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -53,10 +54,13 @@ _FIELDS = {
     **{name: name for name in (*_PLAIN, *_OURS)},
 }
 _NEEDED = frozenset({"ce-specversion", "ce-id", "ce-source", "ce-type"})
-_USUAL = _NEEDED | {
-    *("ce-time", "ce-partitionkey", "ce-correlationid", "ce-causationid", "traceparent")
-}
+_USUAL = (
+    *("ce-id", "ce-source", "ce-type", "ce-partitionkey", "ce-time"),
+    *("ce-correlationid", "ce-causationid", "traceparent"),
+)
 """What a message has in most cases, and nothing beside it."""
+_NAMES_KEPT = 1_024
+"""Tables of other names that are remembered; a program has a few dozen."""
 _TEXTS = {str}
 SECONDS_KEPT = 64
 MICROS = 1_000_000
@@ -112,6 +116,8 @@ class Frame(Struct, frozen=True, gc=False):
     @classmethod
     def of(cls, topic: str, content_type: object, timestamp: object) -> Frame:
         """The same of what the driver has decoded, which may be no text or beyond all time."""
+        if type(content_type) is str and type(timestamp) is int and 0 <= timestamp <= LAST:
+            return cls(topic, content_type, timestamp)
         kind = None if content_type is None else text_of(content_type)
         if type(timestamp) is int and timestamp <= LAST:
             return cls(topic, kind, max(0, timestamp))
@@ -162,32 +168,56 @@ def read(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived:
         named = {f"ce-{name}": text for name, text in event.attributes.items()}
         frame = replace(frame, content_type=event.content_type)
         return _read_any({**headers, **named}, event.data, frame)
-    return _read_usual(headers, body, frame) or _read_any(headers, body, frame)
+    texts = headers.values()
+    usual = _usual(tuple(headers)) if set(map(type, texts)) == _TEXTS else None
+    return (
+        _read_any(headers, body, frame)
+        if usual is None
+        else _read_usual(usual((*texts, None)), body, frame)
+    )
 
 
-def _read_usual(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived | None:
-    """The same for what most messages have, and nothing else: in three quarters of the time."""
-    if not _NEEDED <= headers.keys() <= _USUAL or set(map(type, headers.values())) != _TEXTS:
-        return None
-    texts = cast("Mapping[str, str]", headers)
-    get = texts.get
+def read_texts(
+    names: tuple[str, ...], texts: Sequence[str], body: bytes, *, frame: Frame
+) -> Arrived:
+    """The same of headers that are all texts, which come apart from their names."""
+    usual = None if is_structured(frame.content_type) else _usual(names)
+    if usual is None:
+        return read(dict(zip(names, texts, strict=True)), body, frame)
+    return _read_usual(usual((*texts, None)), body, frame)
+
+
+def _read_usual(usual: Sequence[Any], body: bytes, frame: Frame) -> Arrived:
+    """The same for what most messages have, in that order, and nothing else: in half the time."""
+    id_, source, type_, key, time, correlation, causation, trace = usual
     message = Message(
-        texts["ce-id"],
-        texts["ce-source"],
-        texts["ce-type"],
+        id_,
+        source,
+        type_,
         frame.topic,
         body,
-        get("ce-partitionkey"),
+        key,
         None,
-        seconds(get("ce-time")) or 0.0,
+        seconds(time) or 0.0,
         None,
         frame.content_type or "application/json",
         None,
-        get("ce-correlationid"),
-        get("ce-causationid"),
-        get("traceparent"),
+        correlation,
+        causation,
+        trace,
     )
     return Arrived(message, published=frame.timestamp)
+
+
+@lru_cache(_NAMES_KEPT)
+def _usual(names: tuple[str, ...]) -> Callable[[Sequence[object]], tuple[Any, ...]] | None:
+    """What picks the headers that most messages have from texts of these names, and None behind.
+
+    None where there are others beside them, or some are missing that each has.
+    """
+    if not _NEEDED <= set(names) <= {*_USUAL, "ce-specversion"}:
+        return None
+    return itemgetter(*(names.index(name) if name in names else -1 for name in _USUAL))
 
 
 def _read_any(headers: Mapping[str, object], body: bytes, frame: Frame) -> Arrived:
