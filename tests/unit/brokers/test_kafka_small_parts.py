@@ -211,7 +211,7 @@ async def test_a_full_queue_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
     assert {place: error.code() for place, error in errors.items()} == {
         0: KafkaError.MSG_SIZE_TOO_LARGE
     }
-    one.close(1.0)
+    one.close()
     assert cluster.values("orders") == [b"1"] * 3
     assert cluster.clients == 0
 
@@ -229,7 +229,7 @@ async def test_a_batch_whose_sender_gave_up_waiting_is_stored_all_the_same(
     await asyncio.sleep(0.02)
     waiting.cancel()
     held.set()
-    one.close(1.0)
+    one.close()
     await asyncio.sleep(0)
     assert waiting.cancelled()
     assert cluster.values("orders") == [b"1"]
