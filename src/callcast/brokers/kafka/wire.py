@@ -46,24 +46,15 @@ DUE_MAX = 99_999_999_999.0
 """Somebody else's header of our name may say anything; `marks` has room for so much."""
 
 _OURS = (ROUND, DUE, NULL, KEY)
-_VERSION = ("ce_specversion", b"1.0")
-_JSON = ("content-type", b"application/json")
-_TEXTS: tuple[tuple[str, str], ...] = (
-    ("ce_subject", "subject"),
-    ("ce_dataschema", "dataschema"),
-    ("ce_correlationid", "correlation_id"),
-    ("ce_causationid", "causation_id"),
-    ("traceparent", "traceparent"),
-    ("tracestate", "tracestate"),
-)
 _KEPT = 256
-"""Seconds whose text is kept."""
+"""Seconds, and contracts, whose text is kept."""
 KNOWN = frozenset(
     {
         *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_partitionkey"),
         *("ce_expirytime", "content-type", "ce_traceparent", "ce_tracestate", DELIVER_AT),
+        *("ce_subject", "ce_dataschema", "ce_correlationid", "ce_causationid"),
+        *("traceparent", "tracestate"),
         *_OURS,
-        *(header for header, _ in _TEXTS),
     }
 )
 """Headers that are no user's."""
@@ -100,27 +91,20 @@ class Arrival(Struct, frozen=True, gc=False):
 
 def encode(message: Message) -> Headers:
     """The headers of a message; its value is its body, its key its key."""
+    identity = message.id.encode()
     headers: Headers = [
-        _VERSION,
-        ("ce_id", message.id.encode()),
-        ("ce_source", message.source.encode()),
-        ("ce_type", message.type.encode()),
-        _JSON
-        if message.datacontenttype == "application/json"
-        else ("content-type", message.datacontenttype.encode()),
+        *_repeated(message.source, message.type, message.datacontenttype),
+        ("ce_id", identity),
     ]
     if message.time:
         headers.append(("ce_time", _timestamp(message.time)))
     if message.key is not None:
         headers.append(("ce_partitionkey", message.key.encode()))
-    for name, field in _TEXTS:
-        text: str | None = getattr(message, field)
-        if text is not None:
-            headers.append((name, text.encode()))
-    if message.expires is not None:
-        headers.append(("ce_expirytime", _timestamp(message.expires)))
-    if message.deliver_at is not None:
-        headers.append((DELIVER_AT, repr(message.deliver_at).encode()))
+    if message.correlation_id is not None:
+        is_first = message.correlation_id == message.id
+        text = identity if is_first else message.correlation_id.encode()
+        headers.append(("ce_correlationid", text))
+    _add_rare(message, headers)
     if message.headers:
         headers.extend(
             (name, text.encode())
@@ -254,6 +238,35 @@ def _number(value: bytes | None) -> float | None:
 def _timestamp(seconds: float) -> bytes:
     second, micros = divmod(round(seconds * 1_000_000), 1_000_000)
     return b"%s.%06dZ" % (_second(second), micros) if micros else b"%sZ" % _second(second)
+
+
+def _add_rare(message: Message, headers: Headers) -> None:
+    """Add what most messages do not say; written flat, as it is asked of each."""
+    if message.causation_id is not None:
+        headers.append(("ce_causationid", message.causation_id.encode()))
+    if message.subject is not None:
+        headers.append(("ce_subject", message.subject.encode()))
+    if message.dataschema is not None:
+        headers.append(("ce_dataschema", message.dataschema.encode()))
+    if message.traceparent is not None:
+        headers.append(("traceparent", message.traceparent.encode()))
+    if message.tracestate is not None:
+        headers.append(("tracestate", message.tracestate.encode()))
+    if message.expires is not None:
+        headers.append(("ce_expirytime", _timestamp(message.expires)))
+    if message.deliver_at is not None:
+        headers.append((DELIVER_AT, repr(message.deliver_at).encode()))
+
+
+@lru_cache(_KEPT)
+def _repeated(source: str, type_: str, content_type: str) -> Sequence[tuple[str, bytes]]:
+    """What most messages of one contract say alike."""
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_source", source.encode()),
+        ("ce_type", type_.encode()),
+        ("content-type", content_type.encode()),
+    )
 
 
 @lru_cache(_KEPT)
