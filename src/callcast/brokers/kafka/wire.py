@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from callcast.brokers.kafka import origins
 from callcast.brokers.kafka.origins import ERRORS
@@ -48,13 +49,19 @@ DUE_MAX = 99_999_999_999.0
 _OURS = (ROUND, DUE, NULL, KEY)
 _KEPT = 256
 """Seconds, and contracts, whose text is kept."""
-KNOWN = frozenset(
+_COMMON = frozenset(
     {
         *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_partitionkey"),
-        *("ce_expirytime", "content-type", "ce_traceparent", "ce_tracestate", DELIVER_AT),
-        *("ce_subject", "ce_dataschema", "ce_correlationid", "ce_causationid"),
+        *("ce_correlationid", "content-type", *_OURS),
+    }
+)
+"""Headers of which messages have hardly any others."""
+KNOWN = frozenset(
+    {
+        *_COMMON,
+        *("ce_expirytime", "ce_traceparent", "ce_tracestate", DELIVER_AT),
+        *("ce_subject", "ce_dataschema", "ce_causationid"),
         *("traceparent", "tracestate"),
-        *_OURS,
     }
 )
 """Headers that are no user's."""
@@ -128,18 +135,26 @@ def decode(record: Record, topic: str, found: Found | None = None) -> Message:
         found = {**found, **said}
         content_type, body = event.content_type, event.data
     key = found.get("ce_partitionkey") or found.get(KEY, record.key)
-    return Message(
-        id=_text(found.get("ce_id")) or origins.place_of(found) or record.where,
-        source=_text(found.get("ce_source")) or f"kafka:{topic}",
-        type=_text(found.get("ce_type")) or topic,
-        topic=topic,
-        body=body,
-        key=_text(key),
+    message = Message(
+        _text(found.get("ce_id")) or origins.place_of(found) or record.where,
+        _text(found.get("ce_source")) or f"kafka:{topic}",
+        _text(found.get("ce_type")) or topic,
+        topic,
+        body,
+        key=None if key is None else _text(key),
         time=_seconds(found.get("ce_time")) or 0.0,
-        subject=_text(found.get("ce_subject")),
         datacontenttype=content_type or "application/json",
-        dataschema=_text(found.get("ce_dataschema")),
         correlation_id=_text(found.get("ce_correlationid")),
+    )
+    return message if found.keys() <= _COMMON else _with_rare(message, found)
+
+
+def _with_rare(message: Message, found: Found) -> Message:
+    """The message with all that most do not say."""
+    return replace(
+        message,
+        subject=_text(found.get("ce_subject")),
+        dataschema=_text(found.get("ce_dataschema")),
         causation_id=_text(found.get("ce_causationid")),
         traceparent=_text(found.get("traceparent") or found.get("ce_traceparent")),
         tracestate=_text(found.get("tracestate") or found.get("ce_tracestate")),
