@@ -128,8 +128,9 @@ class Window:
         """Take in what was read."""
         self.open[item.seq] = item
         self.size += item.size
-        self._crashed += item.crashes > 0
-        self._noted += item.crashes > 0 or item.round > 0
+        if item.crashes or item.round:
+            self._crashed += item.crashes > 0
+            self._noted += 1
         self.waiting.append(item)
 
     def passed(self, offset: int) -> None:
@@ -180,8 +181,9 @@ class Window:
         offset = item.seq
         del self.open[offset]
         self.size -= item.size
-        self._crashed -= item.crashes > 0
-        self._noted -= item.crashes > 0 or item.round > 0
+        if item.crashes or item.round:
+            self._crashed -= item.crashes > 0
+            self._noted -= 1
         if offset >= self._settled_top:
             self._settled_top = offset + 1
         self._came_back(now)
