@@ -128,10 +128,15 @@ class Pile:
             return self._fresh.popleft()
         return self._suspects.popleft() if self._suspects else None
 
-    @property
-    def has_unsuspected(self) -> bool:
-        """Whether `next` has one that is no suspect."""
-        return bool(self._returned or self._fresh)
+    def several(self, limit: int) -> list[Entry]:
+        """Hand out up to so many, none of them a suspect."""
+        taken: list[Entry] = []
+        while self._returned and len(taken) < limit:
+            taken.append(heapq.heappop(self._returned)[1])
+        fresh = self._fresh
+        count = min(limit - len(taken), len(fresh))
+        taken += [fresh.popleft() for _ in range(count)]
+        return taken
 
     @property
     def has_suspects(self) -> bool:

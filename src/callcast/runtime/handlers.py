@@ -163,7 +163,8 @@ def _run_async(
     async def run(work: Work, context: Context) -> object:
         token = AMBIENT.set(context)
         try:
-            began = function(work.value, *[supply(work, context) for supply in supplies])
+            extras = [supply(work, context) for supply in supplies] if supplies else ()
+            began = function(work.value, *extras)
             if not hasattr(began, "__await__"):
                 raise _not_awaitable(handler, began)
             result = await typing.cast("Awaitable[object]", began)

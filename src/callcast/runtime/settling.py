@@ -86,8 +86,10 @@ class Settling:
             self._backoff.reset()
         else:
             self._pause = self._backoff.next()
-        kept = {delivery for delivery, _ in again}
-        if len(kept) < len(batch):
+        if not again:
+            self._settled([delivery for delivery, _ in batch], lost)
+        elif len(again) < len(batch):
+            kept = {delivery for delivery, _ in again}
             self._settled([delivery for delivery, _ in batch if delivery not in kept], lost)
         if trouble is not None:
             self._failed(trouble)

@@ -80,6 +80,7 @@ class OtelObserver:
         meters: metrics.MeterProvider | None = None,
     ) -> None:
         self._clock = clock
+        self._now = clock.now  # asked for each message, several times
         self._system = system
         self._is_joined = join == "parent"
         self._given = (tracers, meters)
@@ -94,7 +95,7 @@ class OtelObserver:
     @property
     def is_tracing(self) -> bool:
         """Whether an SDK records spans or metrics."""
-        if self._clock.now() >= self._look_at:
+        if self._now() >= self._look_at:
             self._look()
         return self._records
 
@@ -104,7 +105,7 @@ class OtelObserver:
 
         A change of the log's level is noticed within a second.
         """
-        if self._clock.now() >= self._look_at:
+        if self._now() >= self._look_at:
             self._look()
         return self._hears
 

@@ -182,7 +182,7 @@ async def test_a_record_too_large_for_its_headers_is_refused_at_once() -> None:
         fat = replace(message("1", "a"), headers={"x": "y" * (RECORD_MAX + 1)})
         errors = await sender.send(parcels_of([fat]))
     finally:
-        sender.close(0.0)
+        sender.close()
     fault = failure(fat, errors[0])
     assert isinstance(fault, NotSent)
     assert "was not sent" in str(fault)

@@ -211,7 +211,7 @@ async def test_a_full_queue_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> No
     assert {place: error.code() for place, error in errors.items()} == {
         0: KafkaError.MSG_SIZE_TOO_LARGE
     }
-    one.close(1.0)
+    one.close()
     assert cluster.values("orders") == [b"1"] * 3
     assert cluster.clients == 0
 
@@ -229,10 +229,40 @@ async def test_a_batch_whose_sender_gave_up_waiting_is_stored_all_the_same(
     await asyncio.sleep(0.02)
     waiting.cancel()
     held.set()
-    one.close(1.0)
+    one.close()
     await asyncio.sleep(0)
     assert waiting.cancelled()
     assert cluster.values("orders") == [b"1"]
+
+
+async def test_who_waits_for_one_batch_does_not_wait_for_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sender, "ROOM", 0.001)
+    cluster = install(monkeypatch)
+    cluster.make("orders", 1)
+    both, held = threading.Event(), threading.Event()
+
+    def flush(producer: FakeProducer, _timeout: float) -> None:
+        both.wait(5.0)
+        producer.poll(0)
+        held.wait(5.0)  # a flush goes on while anything is under way
+
+    monkeypatch.setattr(FakeProducer, "flush", flush)
+    one = Sender({})
+    first = asyncio.ensure_future(one.send([Parcel("orders", b"a", b"1", [], 0)]))
+    await asyncio.sleep(0)
+    cluster.refusals["full"].append(KafkaError(codes.QUEUE_FULL))
+    second = asyncio.ensure_future(one.send([Parcel("orders", b"b", b"2", [], 0)]))
+    await asyncio.sleep(0)
+    both.set()
+    try:
+        assert await asyncio.wait_for(first, 2.0) == {}
+    finally:
+        held.set()
+        assert await second == {}
+        one.close()
+    assert cluster.values("orders") == [b"1", b"2"]
 
 
 # Positions, and reading

@@ -89,7 +89,7 @@ class Came:
 
 
 def test_the_golden_event_has_the_headers_of_the_binding() -> None:
-    assert wire.encode(GOLDEN) == GOLDEN_HEADERS
+    assert sorted(wire.encode(GOLDEN)) == sorted(GOLDEN_HEADERS)  # their order says nothing
     assert wire.decode(stored(GOLDEN_HEADERS, value=GOLDEN.body), "orders.placed") == GOLDEN
 
 

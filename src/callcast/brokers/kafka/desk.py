@@ -29,7 +29,7 @@ from msgspec import Struct
 
 from callcast.brokers.kafka import shelved, wire
 from callcast.brokers.kafka.hands import Hand, Lease
-from callcast.brokers.kafka.marks import Mark, Marks
+from callcast.brokers.kafka.marks import Marks
 from callcast.brokers.kafka.window import Commit, Item, Window
 from callcast.brokers.kafka.wire import Arrival, Record
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release, noted
@@ -78,24 +78,25 @@ class Desk:
         if window is None:
             return
         for arrival in arrivals:
-
-            def item_of(mark: Mark, arrival: Arrival = arrival) -> Item:
-                record = arrival.record
-                due = mark.due or arrival.due
-                return Item(
-                    seq=record.offset,
-                    place=record.offset,
-                    message=arrival.message,
-                    since=record.time,
-                    due=now + (due - wall) if due else 0.0,
-                    round=mark.round or arrival.round,
-                    crashes=mark.crashes,
-                    window=window,
-                    record=record,
-                    due_wall=due,
-                )
-
-            window.feed(arrival.record.offset, item_of)
+            record = arrival.record
+            mark = window.read(record.offset)
+            if mark is None:
+                continue
+            due = mark.due or arrival.due
+            item = Item(
+                seq=record.offset,
+                place=record.offset,
+                message=arrival.message,
+                since=record.time,
+                due=now + (due - wall) if due else 0.0,
+                round=mark.round or arrival.round,
+                crashes=mark.crashes,
+                window=window,
+                record=record,
+                due_wall=due,
+                size=len(record.value or b""),
+            )
+            window.feed(item)
 
     def passed(self, place: Place, offset: int) -> None:
         """Note that the partition was read up to this offset."""

@@ -47,8 +47,6 @@ ASK = 5.0
 """Seconds for an answer of the server."""
 MAKE = 30.0
 """Seconds for topics to be made: a server makes the logs of their partitions one by one."""
-FLUSH = 10.0
-"""Seconds that closing waits for records which are still under way."""
 AGAIN = 0.02
 """Seconds before a question is asked again whose answer is that the cluster is not ready."""
 COORDINATOR = 15.0
@@ -94,7 +92,7 @@ class Link:
         """End all connections. Idempotent."""
 
         def end() -> None:
-            self.sender.close(FLUSH)
+            self.sender.close()
             self._reader.close()
             self._positions.close()
             self._admin = None

@@ -98,7 +98,7 @@ class Options:
             "partitioner": "murmur2_random",  # as Java's default has it
             "message.timeout.ms": int(PUBLISH_WAIT * 1_000),
             "message.max.bytes": RECORD_MAX,
-            "linger.ms": 0,
+            "linger.ms": 2,  # at most: the sender flushes
             "compression.type": self.compression,
             "queue.buffering.max.messages": 100_000,
         }

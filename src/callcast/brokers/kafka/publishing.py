@@ -55,36 +55,28 @@ class Packing:
         errors: list[NotSent | Unanswered | None] = [None] * len(messages)
         stopped: set[tuple[str, str]] = set()
         keyless = sum(message.key is None for message in messages)
+        most = max(1, keyless // PIECE)
         given = 0
         for index, message in enumerate(messages):
             topic = topic_of(message)
-            why = _why_not(message, topic, partitions, wall=wall)
-            headers: wire.Headers = []
-            try:
-                headers = headers if why else _headers(message)
-            except UnicodeEncodeError as error:
-                why = f"{error.object!r} is no text that can be sent ({error.reason})"
-            name = None if message.key is None else (topic, message.key)
-            if not why and name in stopped:
+            why, headers = _said(message, topic, partitions, wall=wall)
+            key = message.key
+            if stopped and not why and (topic, key) in stopped:
                 why = "an earlier message of its key was refused"
             if why:
                 errors[index] = NotSent(
                     f"message {message.id!r} was not sent: {why}", id=message.id
                 )
-                if name is not None:
-                    stopped.add(name)
-                continue
-            partition = -1
-            key = None
-            if message.key is None:
+                if key is not None:
+                    stopped.add((topic, key))
+            elif key is None:
                 count = partitions[topic]
-                pieces = max(1, min(count, keyless // PIECE))
-                partition = (self._turn + given * pieces // keyless) % count
+                partition = (self._turn + given * min(count, most) // keyless) % count
                 given += 1
+                parcels.append((index, Parcel(topic, None, message.body, headers, partition)))
             else:
-                key = message.key.encode()
-            parcels.append((index, Parcel(topic, key, message.body, headers, partition)))
-        self._turn += max(1, keyless // PIECE) if keyless else 0
+                parcels.append((index, Parcel(topic, key.encode(), message.body, headers)))
+        self._turn += most if keyless else 0
         return parcels, errors
 
 
@@ -96,11 +88,21 @@ def failure(message: Message, error: KafkaError, why: str = "") -> NotSent | Una
     return Unanswered(f"message {message.id!r} may be stored: {reason}", id=message.id)
 
 
-def _headers(message: Message) -> wire.Headers:
-    """What it says, key and names of headers too; raises for what is no text."""
-    # The driver would find a bad name only when it has half of the batch.
-    "".join(message.headers).encode()
-    return wire.encode(message)
+def _said(
+    message: Message, topic: str, partitions: Mapping[str, int], *, wall: float
+) -> tuple[str, wire.Headers]:
+    """Why it cannot be sent, or nothing and the headers that it is sent with."""
+    if len(message.body) > BODY_MAX or topic not in partitions or message.deliver_at:
+        why = _why_not(message, topic, partitions, wall=wall)
+        if why:
+            return why, []
+    try:
+        if message.headers:
+            # The driver would find a bad name only when it has half of the batch.
+            "".join(message.headers).encode()
+        return "", wire.encode(message)
+    except UnicodeEncodeError as error:
+        return f"{error.object!r} is no text that can be sent ({error.reason})", []
 
 
 def _why_not(message: Message, topic: str, partitions: Mapping[str, int], *, wall: float) -> str:

@@ -1,7 +1,8 @@
 """Publishing: an idempotent producer, and delivery reports resolved in bulk.
 
-A thread of its own serves the producer. Each poll of it resolves any number of reports, and tells
-the event loop of all batches that ended by them in one callback.
+A thread of its own serves the producer. While a batch is given to the producer, that lingers, so
+that records leave together: one request costs as much as twenty records. Once the batch is
+complete, the thread flushes, which ends the lingering and hears the reports.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from callcast.brokers.kafka.codes import FATAL, PURGED, QUEUE_FULL
 from callcast.brokers.kafka.wire import Headers
 
 POLL = 0.1
-"""Seconds that the thread waits for a report before it looks whether any is to come."""
+"""Seconds that the thread waits for reports before it looks whether any is to come."""
 TOO_LARGE = KafkaError.MSG_SIZE_TOO_LARGE
 ROOM = 0.05
 """Seconds to wait for room in the producer's queue."""
@@ -43,36 +44,37 @@ class Parcel(Struct, frozen=True, gc=False):
 
 
 class Batch:
-    """Parcels that are waited for together."""
+    """Parcels that are waited for together.
 
-    __slots__ = ("_loop", "_sender", "ended", "errors", "left")
+    Two threads count, each what is its own. Either may find that all have ended, or both.
+    """
 
-    def __init__(self, sender: Sender, count: int) -> None:
+    __slots__ = ("_loop", "_reported", "_sender", "_taken", "ended", "errors", "refused")
+
+    def __init__(self, sender: Sender) -> None:
         self._loop = asyncio.get_running_loop()
         self._sender = sender
         self.ended: asyncio.Future[None] = self._loop.create_future()
-        self.left: int = count  # changed by the sender's thread, and by `refused` before it may end
-        self.errors: dict[int, KafkaError] = {}
+        self.refused: dict[int, KafkaError] = {}  # not even taken; changed in the loop's thread
+        self.errors: dict[int, KafkaError] = {}  # changed in the sender's, until it has ended
+        self._taken = -1  # by the producer, once all are given; changed in the loop's thread
+        self._reported = 0  # changed in the sender's thread
 
     def report(self, index: int, error: KafkaError | None, _: Report) -> None:
         """Take the report of one parcel; in the sender's thread."""
         if error is not None:
             is_purged = error.code() == PURGED
             self.errors[index] = (self._sender.fatal if is_purged else None) or error
-        self.one_less()
-
-    def refused(self, index: int, error: KafkaError) -> None:
-        """Note that one parcel was not even taken; in the loop's thread."""
-        self.errors[index] = error
-        self.one_less()
-
-    def one_less(self) -> None:
-        """Note one end; the last one ends the batch."""
-        with self._sender.lock:
-            self.left -= 1
-            is_last = self.left == 0
-        if is_last:
+        self._reported += 1
+        if self._reported == self._taken:
             self._sender.end(self._loop, self)
+
+    def given(self, count: int) -> None:
+        """Note that all `count` were given, and what was not refused was taken."""
+        self._taken = count - len(self.refused)
+        # Looked at after it is set, and the other thread does both in the other order: one sees it.
+        if self._reported == self._taken and not self.ended.done():
+            self.ended.set_result(None)
 
 
 class Sender:
@@ -83,8 +85,8 @@ class Sender:
         self._producer = Producer(self._config)
         self._giving = threading.Lock()  # nothing is given to a producer that is being replaced
         self._broken: list[tuple[Producer, KafkaError]] = []  # to be purged by the thread
-        self.lock: threading.Lock = threading.Lock()
-        self._ended: dict[asyncio.AbstractEventLoop, list[Batch]] = {}  # under the lock
+        self._ended: dict[asyncio.AbstractEventLoop, list[Batch]] = {}  # of the sender's thread
+        self._under_way = 0  # batches; changed under the lock above
         self.fatal: KafkaError | None = None
         """Why what is purged now was not sent; of the sender's thread."""
         self._is_stopping = False
@@ -119,49 +121,56 @@ class Sender:
     async def _send(self, parcels: Sequence[Parcel]) -> dict[int, KafkaError]:
         if not parcels:
             return {}
-        batch = Batch(self, len(parcels) + 1)  # one more, so that it cannot end before all are in
-        for index, parcel in enumerate(parcels):
-            error = self._produce(parcel, partial(batch.report, index))
-            while error is not None and error.code() == QUEUE_FULL:
+        batch, given = Batch(self), 0
+        with self._giving:
+            self._under_way += 1
+        try:
+            while (given := self._give(parcels, batch, given)) < len(parcels):
                 self._is_busy.set()
                 await _pause(ROOM)
-                error = self._produce(parcel, partial(batch.report, index))
-            if error is not None:
-                batch.refused(index, error)
-        self._is_busy.set()
-        batch.one_less()
-        await batch.ended
-        return batch.errors
+            batch.given(len(parcels))
+            self._is_busy.set()
+            await batch.ended
+        finally:
+            with self._giving:
+                self._under_way -= 1
+        return batch.errors | batch.refused
 
     def end(self, loop: asyncio.AbstractEventLoop, batch: Batch) -> None:
-        """Note that a batch has ended; its loop hears of it after this poll."""
-        with self.lock:
-            waiting = self._ended.setdefault(loop, [])
-            waiting.append(batch)
-            is_first = len(waiting) == 1
-        if is_first:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(self._resolve, loop)
+        """Note that a batch has ended; in the sender's thread."""
+        self._ended.setdefault(loop, []).append(batch)
+        if self._under_way > 1:  # else the flush ends now
+            self._tell()
 
-    def close(self, timeout: float) -> None:
+    def _tell(self) -> None:
+        """Tell the loops which of their batches have ended."""
+        ended, self._ended = self._ended, {}
+        for loop, batches in ended.items():
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(_resolve, batches)
+
+    def close(self) -> None:
         """Wait for what is under way, then end. Blocks; not to be called twice."""
-        with contextlib.suppress(KafkaException):  # fatal: whoever published was told
-            self._producer.flush(timeout)
         self._is_stopping = True
         self._is_busy.set()
         self._thread.join()
         self._producer.close()
 
-    def _produce(
-        self, parcel: Parcel, report: Callable[[KafkaError | None, Report], None]
-    ) -> KafkaError | None:
-        error = self._give(parcel, report)
-        if error is not None and error.code() == FATAL:  # it broke while nothing was sent
-            self._replace(self._producer, error)
-            error = self._give(parcel, report)
-        return error
+    def _give(self, parcels: Sequence[Parcel], batch: Batch, start: int) -> int:
+        """Give the producer what it has room for, from `start` on; how many it has then."""
+        for index in range(start, len(parcels)):
+            parcel, report = parcels[index], partial(batch.report, index)
+            error = self._produce(parcel, report)
+            if error is not None and error.code() == FATAL:  # it broke while nothing was sent
+                self._replace(self._producer, error)
+                error = self._produce(parcel, report)
+            if error is not None:
+                if error.code() == QUEUE_FULL:
+                    return index
+                batch.refused[index] = error
+        return len(parcels)
 
-    def _give(
+    def _produce(
         self, parcel: Parcel, report: Callable[[KafkaError | None, Report], None]
     ) -> KafkaError | None:
         try:
@@ -183,17 +192,20 @@ class Sender:
         return None
 
     def _serve(self) -> None:
-        while not self._is_stopping:
+        is_last = False
+        while not is_last:
             self._is_busy.wait()
             self._is_busy.clear()
+            is_last = self._is_stopping  # looked at first: what was given before is still served
             while self._broken or len(self._producer):
                 while self._broken:
                     self._purge(*self._broken.pop())
                 producer = self._producer
                 try:
-                    producer.poll(POLL)
+                    producer.flush(POLL)
                 except KafkaException as error:  # a fatal one: this producer sends no more
                     self._replace(producer, error.args[0])
+                self._tell()
 
     def _replace(self, broken: Producer, fatal: KafkaError) -> None:
         """Go on with a new producer, unless another thread has seen to it."""
@@ -213,12 +225,11 @@ class Sender:
         self.fatal = None
         broken.close()
 
-    def _resolve(self, loop: asyncio.AbstractEventLoop) -> None:
-        with self.lock:
-            ended = self._ended.pop(loop, [])
-        for batch in ended:
-            if not batch.ended.done():
-                batch.ended.set_result(None)
+
+def _resolve(batches: Sequence[Batch]) -> None:
+    for batch in batches:
+        if not batch.ended.done():
+            batch.ended.set_result(None)
 
 
 async def _pause(seconds: float) -> None:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from msgspec import Struct
 
 from callcast.brokers.kafka.hands import Hand
 from callcast.brokers.kafka.window import Item, Window
-from callcast.policies.shelves import SUSPECT_CRASHES
+from callcast.policies.shelves import SUSPECT_CRASHES, Pile
 
 
 class Counts(Struct):
@@ -74,19 +75,21 @@ def _delayed(window: Window, now: float) -> set[int]:
 
 def _take_from(window: Window, hand: Hand, items: list[Item], *, limit: int, now: float) -> bool:
     """Take what this window has; whether a suspect ends it."""
+    shelf = window.shelf
+    if isinstance(shelf, Pile):
+        # Nothing but items is put on the shelf of a window.
+        items += cast("list[Item]", shelf.several(limit - len(items)))
+        return False
     owner = window.owner(hand)
-    pile, lanes = window.pile, window.lanes
     while len(items) < limit:
-        if pile is not None and not pile.has_unsuspected:
-            return False
-        entry = (pile or lanes or window.shelf).next(owner, now)
+        entry = shelf.next(owner, now)
         if entry is None:
             return False
-        assert isinstance(entry, Item)  # noqa: S101 - nothing else is put on the shelf
-        if entry.crashes >= SUSPECT_CRASHES and lanes is not None:
+        assert isinstance(entry, Item)  # noqa: S101 - as above
+        if entry.crashes >= SUSPECT_CRASHES:
             if items or hand.leases:
-                lanes.put_back(entry, now)
-                lanes.ended(entry, now)
+                shelf.put_back(entry, now)
+                shelf.ended(entry, now)
             else:
                 items.append(entry)
             return True

@@ -45,11 +45,8 @@ class Item(Entry, eq=False, gc=False, kw_only=True):
     """Ordered: when it first became `Later` here."""
     is_settling: bool = False
     """Its verdict is being carried out: its lease does not end meanwhile."""
-
-    @property
-    def size(self) -> int:
-        """Its body's bytes."""
-        return len(self.record.value or b"")
+    size: int = 0
+    """Its body's bytes."""
 
 
 class Commit(Struct, frozen=True, gc=False):
@@ -80,8 +77,10 @@ class Window:
         self.open: dict[int, Item] = {}
         self.waiting: deque[Item] = deque()
         """What is fed and lies too far behind the head."""
-        self.lanes: Lanes | None = Lanes(iter(())) if is_ordered else None
-        self.pile: Pile | None = None if is_ordered else Pile()
+        self.shelf: Lanes | Pile = Lanes(iter(())) if is_ordered else Pile()
+        """Where its entries wait: `lanes` or `pile`, whichever there is."""
+        self.lanes: Lanes | None = self.shelf if isinstance(self.shelf, Lanes) else None
+        self.pile: Pile | None = self.shelf if isinstance(self.shelf, Pile) else None
         self.owners: dict[object, Owner] = {}
         self.is_dirty: bool = marks.end > marks.base
         self._marks = marks
@@ -94,13 +93,6 @@ class Window:
 
     def __repr__(self) -> str:
         return f"{self.topic}/{self.partition}"
-
-    @property
-    def shelf(self) -> Lanes | Pile:
-        """Where its entries wait."""
-        shelf = self.lanes or self.pile
-        assert shelf is not None  # noqa: S101 - made with one of both
-        return shelf
 
     @property
     def may_have_more(self) -> bool:
@@ -121,20 +113,24 @@ class Window:
     def _has_unread_marks(self) -> bool:
         return self.position < self._marks.end
 
-    def feed(self, offset: int, item_of: Callable[[Mark], Item]) -> None:
-        """Take in the record at this offset; `item_of` makes an item of what is noted of it."""
+    def read(self, offset: int) -> Mark | None:
+        """Note that the record here was read; what is noted of it, or None: it is not to wait."""
         if offset < self.position:
-            return  # read again after a pause
+            return None  # read again after a pause
         self.position = offset + 1
         mark = self._marks.at(offset) if offset < self._marks.end else PLAIN
         if mark.is_settled:
             self._settled_top = max(self._settled_top, offset + 1)
-            return
-        item = item_of(mark)
-        self.open[offset] = item
+            return None
+        return mark
+
+    def feed(self, item: Item) -> None:
+        """Take in what was read."""
+        self.open[item.seq] = item
         self.size += item.size
-        self._crashed += item.crashes > 0
-        self._noted += item.crashes > 0 or item.round > 0
+        if item.crashes or item.round:
+            self._crashed += item.crashes > 0
+            self._noted += 1
         self.waiting.append(item)
 
     def passed(self, offset: int) -> None:
@@ -185,8 +181,9 @@ class Window:
         offset = item.seq
         del self.open[offset]
         self.size -= item.size
-        self._crashed -= item.crashes > 0
-        self._noted -= item.crashes > 0 or item.round > 0
+        if item.crashes or item.round:
+            self._crashed -= item.crashes > 0
+            self._noted -= 1
         if offset >= self._settled_top:
             self._settled_top = offset + 1
         self._came_back(now)

@@ -21,6 +21,7 @@ from functools import lru_cache
 from typing import TypeAlias
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from callcast.brokers.kafka import origins
 from callcast.brokers.kafka.origins import ERRORS
@@ -46,24 +47,21 @@ DUE_MAX = 99_999_999_999.0
 """Somebody else's header of our name may say anything; `marks` has room for so much."""
 
 _OURS = (ROUND, DUE, NULL, KEY)
-_VERSION = ("ce_specversion", b"1.0")
-_JSON = ("content-type", b"application/json")
-_TEXTS: tuple[tuple[str, str], ...] = (
-    ("ce_subject", "subject"),
-    ("ce_dataschema", "dataschema"),
-    ("ce_correlationid", "correlation_id"),
-    ("ce_causationid", "causation_id"),
-    ("traceparent", "traceparent"),
-    ("tracestate", "tracestate"),
-)
 _KEPT = 256
-"""Seconds whose text is kept."""
-KNOWN = frozenset(
+"""Seconds, and contracts, whose text is kept."""
+_COMMON = frozenset(
     {
         *("ce_specversion", "ce_id", "ce_source", "ce_type", "ce_time", "ce_partitionkey"),
-        *("ce_expirytime", "content-type", "ce_traceparent", "ce_tracestate", DELIVER_AT),
-        *_OURS,
-        *(header for header, _ in _TEXTS),
+        *("ce_correlationid", "content-type", *_OURS),
+    }
+)
+"""Headers of which messages have hardly any others."""
+KNOWN = frozenset(
+    {
+        *_COMMON,
+        *("ce_expirytime", "ce_traceparent", "ce_tracestate", DELIVER_AT),
+        *("ce_subject", "ce_dataschema", "ce_causationid"),
+        *("traceparent", "tracestate"),
     }
 )
 """Headers that are no user's."""
@@ -100,27 +98,20 @@ class Arrival(Struct, frozen=True, gc=False):
 
 def encode(message: Message) -> Headers:
     """The headers of a message; its value is its body, its key its key."""
+    identity = message.id.encode()
     headers: Headers = [
-        _VERSION,
-        ("ce_id", message.id.encode()),
-        ("ce_source", message.source.encode()),
-        ("ce_type", message.type.encode()),
-        _JSON
-        if message.datacontenttype == "application/json"
-        else ("content-type", message.datacontenttype.encode()),
+        *_repeated(message.source, message.type, message.datacontenttype),
+        ("ce_id", identity),
     ]
     if message.time:
         headers.append(("ce_time", _timestamp(message.time)))
     if message.key is not None:
         headers.append(("ce_partitionkey", message.key.encode()))
-    for name, field in _TEXTS:
-        text: str | None = getattr(message, field)
-        if text is not None:
-            headers.append((name, text.encode()))
-    if message.expires is not None:
-        headers.append(("ce_expirytime", _timestamp(message.expires)))
-    if message.deliver_at is not None:
-        headers.append((DELIVER_AT, repr(message.deliver_at).encode()))
+    if message.correlation_id is not None:
+        is_first = message.correlation_id == message.id
+        text = identity if is_first else message.correlation_id.encode()
+        headers.append(("ce_correlationid", text))
+    _add_rare(message, headers)
     if message.headers:
         headers.extend(
             (name, text.encode())
@@ -144,18 +135,26 @@ def decode(record: Record, topic: str, found: Found | None = None) -> Message:
         found = {**found, **said}
         content_type, body = event.content_type, event.data
     key = found.get("ce_partitionkey") or found.get(KEY, record.key)
-    return Message(
-        id=_text(found.get("ce_id")) or origins.place_of(found) or record.where,
-        source=_text(found.get("ce_source")) or f"kafka:{topic}",
-        type=_text(found.get("ce_type")) or topic,
-        topic=topic,
-        body=body,
-        key=_text(key),
+    message = Message(
+        _text(found.get("ce_id")) or origins.place_of(found) or record.where,
+        _text(found.get("ce_source")) or f"kafka:{topic}",
+        _text(found.get("ce_type")) or topic,
+        topic,
+        body,
+        key=None if key is None else _text(key),
         time=_seconds(found.get("ce_time")) or 0.0,
-        subject=_text(found.get("ce_subject")),
         datacontenttype=content_type or "application/json",
-        dataschema=_text(found.get("ce_dataschema")),
         correlation_id=_text(found.get("ce_correlationid")),
+    )
+    return message if found.keys() <= _COMMON else _with_rare(message, found)
+
+
+def _with_rare(message: Message, found: Found) -> Message:
+    """The message with all that most do not say."""
+    return replace(
+        message,
+        subject=_text(found.get("ce_subject")),
+        dataschema=_text(found.get("ce_dataschema")),
         causation_id=_text(found.get("ce_causationid")),
         traceparent=_text(found.get("traceparent") or found.get("ce_traceparent")),
         tracestate=_text(found.get("tracestate") or found.get("ce_tracestate")),
@@ -254,6 +253,35 @@ def _number(value: bytes | None) -> float | None:
 def _timestamp(seconds: float) -> bytes:
     second, micros = divmod(round(seconds * 1_000_000), 1_000_000)
     return b"%s.%06dZ" % (_second(second), micros) if micros else b"%sZ" % _second(second)
+
+
+def _add_rare(message: Message, headers: Headers) -> None:
+    """Add what most messages do not say; written flat, as it is asked of each."""
+    if message.causation_id is not None:
+        headers.append(("ce_causationid", message.causation_id.encode()))
+    if message.subject is not None:
+        headers.append(("ce_subject", message.subject.encode()))
+    if message.dataschema is not None:
+        headers.append(("ce_dataschema", message.dataschema.encode()))
+    if message.traceparent is not None:
+        headers.append(("traceparent", message.traceparent.encode()))
+    if message.tracestate is not None:
+        headers.append(("tracestate", message.tracestate.encode()))
+    if message.expires is not None:
+        headers.append(("ce_expirytime", _timestamp(message.expires)))
+    if message.deliver_at is not None:
+        headers.append((DELIVER_AT, repr(message.deliver_at).encode()))
+
+
+@lru_cache(_KEPT)
+def _repeated(source: str, type_: str, content_type: str) -> Sequence[tuple[str, bytes]]:
+    """What most messages of one contract say alike."""
+    return (
+        ("ce_specversion", b"1.0"),
+        ("ce_source", source.encode()),
+        ("ce_type", type_.encode()),
+        ("content-type", content_type.encode()),
+    )
 
 
 @lru_cache(_KEPT)
