@@ -160,20 +160,29 @@ async def test_a_suspect_runs_alone_when_there_is_nothing_else(
 # Rebalances
 
 
-async def test_a_partition_that_moves_waits_for_what_is_out_of_it(
+async def test_what_is_out_of_a_partition_that_moves_is_finished_here(
     broker: KafkaBroker, cluster: Cluster
 ) -> None:
     consumer = await opened(broker, BILLING, "1", "2")
     [first] = await consumer.fetch(1, PATIENCE)
-    moving = asyncio.get_running_loop().run_in_executor(
-        None, lambda: member(cluster).revoke(("orders", 0))
-    )
-    await asyncio.sleep(0.05)
-    assert await consumer.fetch(10, 0.0) == ()
-    await consumer.settle([(first, DONE)])
-    await moving
-    assert cluster.committed[NAMES.group]["orders", 0] == (1, "")
+    member(cluster).revoke(("orders", 0))
     assert member(cluster).positions == {}
+    assert await consumer.fetch(10, 0.0) == ()
+    assert cluster.committed[NAMES.group]["orders", 0][1].endswith("1o,h1")
+    await consumer.settle([(first, DONE)])
+    await until(lambda: cluster.committed[NAMES.group]["orders", 0] == (1, ""))
+
+
+async def test_what_is_done_of_a_partition_that_moves_is_committed_before_its_process_leaves(
+    broker: KafkaBroker, cluster: Cluster
+) -> None:
+    consumer = await opened(broker, BILLING, "1", "2")
+    [first] = await consumer.fetch(1, PATIENCE)
+    member(cluster).revoke(("orders", 0))
+    cluster.refuse("commit", *[KafkaError.REBALANCE_IN_PROGRESS] * 3)
+    await consumer.settle([(first, DONE)])
+    await consumer.close()
+    assert cluster.committed[NAMES.group]["orders", 0] == (1, "")
 
 
 async def test_the_last_consumer_that_closes_leaves_what_is_done_committed(
