@@ -101,7 +101,10 @@ class KafkaBroker:
         failed = await link.sender.send([parcel for _, parcel in parcels])
         for place, fault in failed.items():
             index = parcels[place][0]
-            errors[index] = failure(messages[index], fault, link.faults.why)
+            error = failure(messages[index], fault, link.faults.why)
+            what = f"write to topic {topic_of(messages[index])!r}"
+            error.__cause__ = link.faults.refusal(what, fault)
+            errors[index] = error
         if any(errors):
             raise Unpublished(errors)
 
