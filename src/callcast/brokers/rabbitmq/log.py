@@ -17,7 +17,7 @@ from msgspec import Struct
 from pika import BasicProperties, spec
 
 from callcast.brokers.rabbitmq.confirms import Fate
-from callcast.brokers.rabbitmq.faults import ChannelLost
+from callcast.brokers.rabbitmq.faults import ChannelLost, is_refused_at
 from callcast.brokers.rabbitmq.fitting import fitted
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.letters import Letter, letter
@@ -154,7 +154,10 @@ class _Reader:
 
     async def _add_mark(self, name: str) -> None:
         properties = BasicProperties(type=MARK, message_id=self._mark, delivery_mode=2)
-        await self._house.sender.send([Letter("", name, self._mark, properties, b"")])
+        mark = Letter("", name, self._mark, properties, b"")
+        [answer] = await self._house.sender.send([mark])
+        if isinstance(answer, ChannelLost) and is_refused_at(answer, ""):
+            raise self._house.topology.refused(answer, f"write to the stream {name!r}")
 
     def _take(self, properties: BasicProperties, body: bytes) -> None:
         headers: dict[str, Any] = dict(properties.headers or {})
