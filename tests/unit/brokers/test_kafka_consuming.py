@@ -195,6 +195,18 @@ async def test_the_last_consumer_that_closes_leaves_what_is_done_committed(
     assert cluster.committed[NAMES.group]["orders", 0] == (1, "")
 
 
+async def test_the_last_consumer_that_closes_while_its_group_goes_on_leaves_nothing_to_repeat(
+    broker: KafkaBroker, cluster: Cluster
+) -> None:
+    """The server has begun the group's next generation, and this process has not heard of it."""
+    consumer = await opened(broker, BILLING, "1")
+    [first] = await consumer.fetch(1, PATIENCE)
+    cluster.refuse("commit", *[KafkaError.ILLEGAL_GENERATION] * 4)
+    await consumer.settle([(first, DONE)])
+    await consumer.close()
+    assert cluster.committed[NAMES.group]["orders", 0] == (1, "")
+
+
 async def test_a_commit_that_is_refused_is_tried_again(
     broker: KafkaBroker, cluster: Cluster
 ) -> None:

@@ -134,7 +134,10 @@ class Member:
             self._bench.pause(REJOIN)
 
     def _leave(self) -> None:
-        self._finish()
+        try:
+            self._finish()
+        except KafkaException as error:
+            self._bench.trouble = Unavailable(f"{self.names.group}: could not finish: {error}")
         for share in (self._main, self._side):
             try:
                 share.close()
@@ -142,13 +145,23 @@ class Member:
                 self._bench.trouble = Unavailable(f"{self.names.group}: could not leave: {error}")
 
     def _finish(self) -> None:
-        """Commit what was handed on, as far as it is through: no member, no commit."""
-        limit = self._clock.now() + LAST_WAIT
+        """Commit the last of all partitions while it is still a member: no member, no commit.
+
+        A group that moves to its next generation refuses commits until this member has heard of
+        it, which one that leaves never does. So it takes part until all is accepted.
+        """
+        now = self._clock.now()
+        limit = now + LAST_WAIT
+        with self.lock:
+            self.desk.hand_on(list(self.desk.windows), now, now)
         while self.desk.handed_on and self._clock.now() < limit:
             self.commits.pump()
-            self._bench.pause(LOOK)
+            for share in (self._main, self._side):
+                share.poll(0)  # what it reads is nobody's here any more
             with self.lock:
                 self.desk.tick(self._clock.now())
+            if self.desk.handed_on:
+                self._bench.pause(LOOK)
 
     def _turn(self) -> None:
         was_assigned = self.is_assigned

@@ -116,6 +116,7 @@ class Share:
         self._bench = bench
         self._topics: Sequence[str] = ()
         self._paused: set[Place] = set()
+        self._begun: set[Place] = set()  # what the driver reads
         self._heirs = Heirs()
         self._answered_at = bench.clock.now()
         self._has_name = "group.instance.id" in bench.habits.config
@@ -232,6 +233,7 @@ class Share:
             noted = marks.decode(found.offset, found.metadata)
             if self._heirs.may_begin(place, (found.offset, noted.handed_on), now):
                 starts.append(self._start(consumer, found, noted))
+                self._begun.add(place)
                 self._paused.discard(place)
         return starts
 
@@ -255,31 +257,25 @@ class Share:
         places = [(part.topic, part.partition) for part in partitions]
         with bench.lock:
             now = bench.clock.now()
-            held = self._held(places)
             last = bench.desk.hand_on(places, now, now + bench.habits.revoke_wait)
         if last:
             self._commit_last(last)
-        self._let_go(consumer, places, held)
+        self._let_go(consumer, places)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """All that this member had: also what it was still finishing."""
         bench = self._bench
         places = [(part.topic, part.partition) for part in partitions]
         with bench.lock:
-            held = self._held(places)
-            bench.desk.drop(held)
+            bench.desk.drop(places)
             bench.desk.drop([at for at in bench.desk.handed_on if at[0] in self._topics])
-        self._let_go(consumer, places, held)
+        self._let_go(consumer, places)
 
-    def _held(self, places: Sequence[Place]) -> list[Place]:
-        """Which of these have been begun, and not let go.
-
-        While it leaves, it may be told twice: once by the group, once by its own leaving.
-        """
-        return [place for place in places if place in self._bench.desk.windows]
-
-    def _let_go(self, consumer: Consumer, places: Sequence[Place], held: Sequence[Place]) -> None:
+    def _let_go(self, consumer: Consumer, places: Sequence[Place]) -> None:
         self._heirs.forget(places)
+        # While it leaves, it may be told twice: once by the group, once by its own leaving.
+        held = [place for place in places if place in self._begun]
+        self._begun.difference_update(held)
         consumer.incremental_unassign([TopicPartition(*place) for place in held])
 
     def _commit_last(self, last: Sequence[Commit]) -> None:
