@@ -38,13 +38,13 @@ PORTS = {
 def system_ports(broker: str | Broker) -> Ports:
     """Ports for a bus on this broker; nothing is started yet."""
     clock = AsyncioClock()
-    is_url = isinstance(broker, str)
-    system = system_of(broker) if is_url else broker.traits.name
+    system = system_of(broker) if isinstance(broker, str) else broker.traits.name
+    server = server_of(broker) if isinstance(broker, str) else None
     return Ports(
         clock=clock,
         dice=system_dice,
         new_id=Ids(),
-        observer=registry.otel_observer(clock, system, server_of(broker) if is_url else None),
+        observer=registry.otel_observer(clock, system, server),
         failpoints=nowhere,
     )
 

@@ -34,7 +34,9 @@ from callcast.telemetry.propagation import (
     passed_on,
 )
 from callcast.telemetry.spans import (
+    NOWHERE,
     Described,
+    Place,
     answered_status,
     attempt_labels,
     described,
@@ -52,7 +54,6 @@ LOOK_EVERY = 1.0
 LINKS_MAX = 128
 """Of one batch's span; SDKs keep so many by default."""
 _NANO = 1e9
-_PLACE = (names.SERVER_ADDRESS, names.SERVER_PORT)
 _NOWHERE = OtelContext()
 
 _API = ("opentelemetry.trace", "opentelemetry.metrics")
@@ -84,7 +85,7 @@ class OtelObserver:
     ) -> None:
         self._clock = clock
         self._system = system
-        self._at = {} if server is None else dict(zip(_PLACE, server, strict=True))
+        self._at = NOWHERE if server is None else _place(*server)
         self._is_joined = join == "parent"
         self._given = (tracers, meters)
         self._log = FactLog()
@@ -313,3 +314,7 @@ NOTHING = _Nothing()
 def _is_real(provider: object) -> bool:
     """Whether it is an SDK's, and not one of the stand-ins that the API brings itself."""
     return not type(provider).__module__.startswith(_API)
+
+
+def _place(host: str, port: int) -> Place:
+    return {names.SERVER_ADDRESS: host, names.SERVER_PORT: port}
