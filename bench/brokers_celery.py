@@ -19,7 +19,7 @@ from work import Count, Order, timed
 
 HANDLE = "handle"
 QUIET = 1.0
-"""Seconds before a worker is told to end: one that ends at once loses its last acknowledgements."""
+"""Seconds before a worker is told to end: one that ends at once loses many acknowledgements."""
 
 
 def open_app(task: Task) -> Celery:

@@ -1,8 +1,9 @@
 """confluent-kafka under asyncio with the least around it: the floor that an adapter stands on.
 
 A thread polls and tells the loop of all delivery reports of a poll at once, each of which answers
-the future of who published; records come in batches, and each batch is committed when it is
-handled, while the next is on its way.
+the future of who published; records come in batches, each record is handled in a task of its own,
+so that handlers run side by side, and a batch is committed when all of it is handled, while the
+next is on its way. `brokers_confluent_batches` handles one after the other.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Batches:
 
     def __init__(self, task: Task, handle: Handle) -> None:
         self._topic = task.place
-        self._handler = handler(task, handle)
+        self.handler = handler(task, handle)
         self._consumer = Consumer(
             {
                 "bootstrap.servers": task.url,
@@ -102,16 +103,19 @@ class Batches:
         while not self._is_left:
             batch = await coming
             coming = self._fetch()
-            for record in batch:
-                if (error := record.error()) is not None:
-                    raise KafkaException(error)
-                await self._handler(decode(record.value() or b""))
+            await self.handle_all([_order(record) for record in batch])
             if batch:
                 last = batch[-1]
                 self._consumer.commit(offsets=self._after(last), asynchronous=True)
         if last is not None:
             self._consumer.commit(offsets=self._after(last), asynchronous=False)
         await coming  # what was fetched and is not handled comes again
+
+    async def handle_all(self, orders: list[Order]) -> None:
+        """Returns when all are handled."""
+        create = self._loop.create_task
+        for task in [create(self.handler(order)) for order in orders]:
+            await task
 
     async def leave(self, running: asyncio.Task[None]) -> None:
         self._is_left = True
@@ -133,12 +137,18 @@ class Batches:
         return [TopicPartition(self._topic, 0, offset + 1)]
 
 
+def _order(record: Message) -> Order:
+    if (error := record.error()) is not None:
+        raise KafkaException(error)
+    return decode(record.value() or b"")
+
+
 @asynccontextmanager
-async def consumer(task: Task, handle: Handle) -> AsyncGenerator[None]:
-    batches = Batches(task, handle)
-    running = asyncio.create_task(batches.run())
+async def running(batches: Batches) -> AsyncGenerator[None]:
+    """Until it is left."""
+    run = asyncio.create_task(batches.run())
     yield
-    await batches.leave(running)
+    await batches.leave(run)
 
 
-WORK = coroutines(publisher, consumer)
+WORK = coroutines(publisher, lambda task, handle: running(Batches(task, handle)))

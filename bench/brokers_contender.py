@@ -19,7 +19,9 @@ PEERS = {
     "faststream": ("FastStream", "faststream"),
     "faststream_kafka": ("FastStream", "faststream"),
     "pika": ("pika", "pika"),
+    "pika_callbacks": ("pika, callbacks alone", "pika"),
     "confluent": ("confluent-kafka", "confluent-kafka"),
+    "confluent_batches": ("confluent-kafka, one by one", "confluent-kafka"),
     "celery": ("Celery", "celery"),
 }
 """What each module's contender is called, and in which distribution it comes."""

@@ -1,180 +1,109 @@
-"""pika's own AsyncioConnection and nothing around it: the floor that an adapter on pika stands on.
+"""pika's own AsyncioConnection with the least around it that a program under asyncio needs.
 
-No coroutine and no future per message: confirms are counted, and one acknowledgement with
-`multiple` goes for all that came in one turn of the loop.
+A future for each publish, which its confirm answers; a task for each message, so that handlers run
+side by side, and one acknowledgement for all that are over in a turn of the loop, with none left
+open before them. With callbacks alone it does less: `brokers_pika_callbacks`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from brokers_work import (
-    IN_FLIGHT,
-    PREFETCH,
-    Handle,
-    Lateness,
-    Result,
-    Task,
-    at_a_rate,
-    ready,
-    run_in_loop,
-    told,
-    work_of,
-)
-from pika import BasicProperties, URLParameters
-from pika.adapters.asyncio_connection import AsyncioConnection
+from brokers_pika_callbacks import begin, opened
+from brokers_work import Handle, Publish, Task, coroutines, handler
+from pika import BasicProperties
 from pika.channel import Channel
-from work import Count, Order, decode, encode, timed
+from work import Order, decode, encode
 
 
-@asynccontextmanager
-async def opened(url: str) -> AsyncGenerator[Channel]:
-    loop = asyncio.get_running_loop()
-    is_open, is_closed = loop.create_future(), loop.create_future()
-
-    def failed(_connection: object, error: BaseException) -> None:
-        is_open.set_exception(error)
-
-    connection = AsyncioConnection(
-        URLParameters(url),
-        on_open_callback=lambda opened: opened.channel(on_open_callback=is_open.set_result),
-        on_open_error_callback=failed,
-        on_close_callback=lambda _connection, why: is_closed.set_result(why),
-    )
-    yield await is_open
-    connection.close()
-    await is_closed
-
-
-class Window:
-    """Publishes with so many unconfirmed at a time."""
+class Confirms:
+    """Publishes, and answers for each when it is confirmed."""
 
     def __init__(self, channel: Channel, task: Task) -> None:
         self._channel = channel
-        self._to = (task.exchange, task.place)
-        self._is_mandatory = bool(task.exchange)
-        self._properties = BasicProperties("application/json", headers=task.headers or None)
-        self._properties.delivery_mode = 2
-        self._sent = self._low = self._limit = 0
-        self._early: set[int] = set()
-        """Confirmed before what was sent before them; all up to `_low` are."""
-        self._waiting: Iterator[Order] = iter(())
-        self._is_done = asyncio.Event()
+        self._place = task.place
+        self._properties = BasicProperties("application/json", delivery_mode=2)
+        self._sent = 0
+        self._open: dict[int, asyncio.Future[None]] = {}  # oldest first
+        self._future = asyncio.get_running_loop().create_future
 
     async def start(self) -> None:
-        done = asyncio.get_running_loop().create_future()
+        done = self._future()
         self._channel.confirm_delivery(self._on_confirm, done.set_result)
         await done
 
-    async def send(self, work: list[Order], in_flight: int) -> None:
-        """Publish all of it; returns when all is confirmed."""
-        self._waiting, self._limit = iter(work), in_flight
-        self._is_done.clear()
-        self._refill()
-        await self._is_done.wait()
-
-    def _refill(self) -> None:
-        publish, (exchange, key) = self._channel.basic_publish, self._to
-        properties, is_mandatory = self._properties, self._is_mandatory
-        while self._sent - self._low - len(self._early) < self._limit:
-            each = next(self._waiting, None)
-            if each is None:
-                break
-            publish(exchange, key, encode(each), properties, is_mandatory)
-            self._sent += 1
-        if self._sent == self._low:
-            self._is_done.set()
+    def publish(self, order: Order) -> Awaitable[None]:
+        confirmed: asyncio.Future[None] = self._future()
+        self._channel.basic_publish("", self._place, encode(order), self._properties)
+        self._sent += 1
+        self._open[self._sent] = confirmed
+        return confirmed
 
     def _on_confirm(self, frame: Any) -> None:
         answer = frame.method
         if answer.NAME != "Basic.Ack":
             raise RuntimeError(f"the broker answered {answer}")
-        if answer.multiple:
-            self._low = answer.delivery_tag
-            self._early = {tag for tag in self._early if tag > self._low}
-        else:
-            self._early.add(answer.delivery_tag)
-        while self._low + 1 in self._early:
-            self._low += 1
-            self._early.remove(self._low)
-        self._refill()
+        if not answer.multiple:
+            self._open.pop(answer.delivery_tag).set_result(None)
+            return
+        for tag in [tag for tag in self._open if tag <= answer.delivery_tag]:
+            self._open.pop(tag).set_result(None)
 
 
-async def publish(task: Task) -> Result:
+@asynccontextmanager
+async def publisher(task: Task) -> AsyncGenerator[Publish]:
     async with opened(task.url) as channel:
-        window = Window(channel, task)
-        await window.start()
-        await window.send(work_of(task, task.warm), IN_FLIGHT)
-        work = work_of(task, task.count)
-        with timed() as watch:
-            await window.send(work, task.in_flight)
-    return told(watch)
+        confirms = Confirms(channel, task)
+        await confirms.start()
+        yield confirms.publish
 
 
-async def send(task: Task) -> Result:
-    async with opened(task.url) as channel:
-        window = Window(channel, task)
-        await window.start()
-        await at_a_rate(task.count, lambda order: window.send([order], 1))
-    return {}
+class Tasks:
+    """Handles each message in a task of its own."""
 
-
-class Acks:
-    """One acknowledgement for all that was handled in a turn of the loop."""
-
-    def __init__(self, channel: Channel, handle: Handle) -> None:
+    def __init__(self, channel: Channel, task: Task, handle: Handle) -> None:
         self._channel = channel
-        self._handle = handle
-        self._tag = 0
-        self._soon = asyncio.get_running_loop().call_soon
+        self._handler = handler(task, handle)
+        self._loop = asyncio.get_running_loop()
+        self._running: deque[tuple[int, asyncio.Task[None]]] = deque()  # oldest first
         self._is_due = False
 
     def on_message(self, _channel: Channel, method: Any, _properties: object, body: bytes) -> None:
+        running = self._loop.create_task(self._handler(decode(body)))
+        self._running.append((method.delivery_tag, running))
+        running.add_done_callback(self._on_done)
+
+    def _on_done(self, done: asyncio.Task[None]) -> None:
+        done.result()  # a handler that fails ends the bench
         if not self._is_due:
             self._is_due = True
-            self._soon(self._acknowledge)  # before whoever waits for the last one goes on
-        self._handle(decode(body))
-        self._tag = method.delivery_tag
+            self._loop.call_soon(self._acknowledge)
 
     def _acknowledge(self) -> None:
         self._is_due = False
-        self._channel.basic_ack(self._tag, multiple=True)
+        tag = 0
+        while self._running and self._running[0][1].done():
+            tag, _ = self._running.popleft()
+        if tag:
+            self._channel.basic_ack(tag, multiple=True)
+
+    async def rest(self) -> None:
+        """Until all that was handled is acknowledged."""
+        while self._running and self._running[0][1].done():
+            await asyncio.sleep(0)
 
 
-async def start(channel: Channel, task: Task, handle: Handle) -> None:
-    loop = asyncio.get_running_loop()
-    limited, begun = loop.create_future(), loop.create_future()
-    channel.basic_qos(prefetch_count=PREFETCH, callback=limited.set_result)
-    await limited
-    acks = Acks(channel, handle)
-    channel.basic_consume(task.place, acks.on_message, callback=begun.set_result)
-    await begun
-
-
-async def consume(task: Task) -> Result:
-    counted = Count(task.count)
+@asynccontextmanager
+async def consumer(task: Task, handle: Handle) -> AsyncGenerator[None]:
     async with opened(task.url) as channel:
-        await start(channel, task, lambda _order: counted.one())
-        await counted.is_over.wait()
-    counted.watch.stop()
-    return told(counted.watch)
+        tasks = Tasks(channel, task, handle)
+        await begin(channel, task, tasks.on_message)
+        yield
+        await tasks.rest()
 
 
-async def listen(task: Task) -> Result:
-    lateness = Lateness(task.count)
-    async with opened(task.url) as channel:
-        await start(channel, task, lateness.one)
-        ready()
-        await lateness.is_over.wait()
-    return lateness.told
-
-
-WORK = {
-    "publish": run_in_loop(publish),
-    "consume": run_in_loop(consume),
-    "send": run_in_loop(send),
-    "listen": run_in_loop(listen),
-}
+WORK = coroutines(publisher, consumer)

@@ -25,7 +25,6 @@ from . import lives
 from .failure import Failed
 from .kinds import KINDS, TOOLS
 from .records import SHARED, Record, Which, load_all
-from .tools import need
 
 FAILED = 3
 
@@ -130,7 +129,7 @@ def install(arguments: argparse.Namespace) -> None:
     """Fetch and build what these servers need, or have these tools, and start nothing."""
     for name in arguments.names:
         if name in TOOLS:
-            print(need(name, name))
+            print(TOOLS[name]())
         else:
             KINDS[name]().install()
 

@@ -11,6 +11,7 @@ from .lives import Kind
 from .rabbitmq import RabbitMq
 from .stores import MariaDb, Nats, PostgreSql, Redis
 from .telemetry import Jaeger, Prometheus, Zipkin
+from .tools import need, need_module
 
 KINDS: Mapping[str, Callable[[], Kind]] = {
     "rabbitmq": lambda: RabbitMq(Debian("trixie", "rabbitmq-server"), "4."),
@@ -30,5 +31,8 @@ KINDS: Mapping[str, Callable[[], Kind]] = {
     "prometheus": lambda: Prometheus(Debian("bookworm", "prometheus")),
 }
 
-TOOLS = ("kcat",)
-"""Clients that tests speak to servers with: Debian packages that bring a command of their name."""
+TOOLS: Mapping[str, Callable[[], str]] = {
+    "kcat": lambda: need("kcat", "kcat"),
+    "proton": lambda: need_module("proton", "python3-qpid-proton"),
+}
+"""Clients of others that tests speak to servers with, of Debian packages: the command of each."""

@@ -69,6 +69,19 @@ def need(command: str, package: str) -> str:
     return found
 
 
+def need_module(module: str, package: str) -> str:
+    """The Python of the system, with that module, from a package of the system if it has not."""
+    python = "/usr/bin/python3"
+    trial = [python, "-c", f"import {module}"]
+    if (
+        not Path(python).exists()
+        or subprocess.run(trial, capture_output=True, check=False).returncode
+    ):
+        install(package)
+        run(trial, f"import {module}, which {package} brings")
+    return python
+
+
 def path() -> str:
     """Where commands are, also those of the administrator."""
     return f"{os.environ.get('PATH', '')}:{PATH}"

@@ -19,6 +19,7 @@ from callcast.cli.inboxes import Inboxes
 from callcast.cli.letters import sources_of
 from callcast.cli.opening import existing, file_of
 from callcast.core.errors import CallcastError
+from callcast.core.tls import is_loopback
 from callcast.ports.broker import Broker, Browses, Source, need
 from callcast.runtime.settings import Table, settings_of
 from callcast.telemetry.logs import redacted
@@ -169,17 +170,14 @@ def in_clear(url: str) -> Sequence[Finding]:
     """A password that travels in clear to another machine."""
     parts = [urlsplit(each.strip()) for each in url.split(",")]
     hosts = [
-        one.hostname or "" for one in parts if one.scheme == "amqp" and not is_local(one.hostname)
+        one.hostname or ""
+        for one in parts
+        if one.scheme == "amqp" and not is_loopback(one.hostname)
     ]
     if not hosts:
         return ()
     detail = f"user and password go in clear to {', '.join(hosts)}"
     return [Finding("encryption", "warn", detail, "use amqps:// there, with ca=FILE in the query")]
-
-
-def is_local(host: str | None) -> bool:
-    """Whether it is this machine, as far as its name says so."""
-    return host == "localhost" or (host or "").startswith("127.") or host == "::1"
 
 
 def reachable(url: str) -> Finding | None:

@@ -31,3 +31,8 @@ class Tls:
             raise Misuse("Tls(key=...): a key alone shows nothing; name its certificate, cert=")
         if self.insecure and self.ca:
             raise Misuse("Tls(ca=..., insecure=True): with insecure=True no authority is asked")
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether it is this machine, as far as its name says so."""
+    return host in {"localhost", "::1"} or (host or "").startswith("127.")

@@ -249,9 +249,9 @@ def test_a_refusal_says_what_to_do(code: int, text: str, kind: type, said: str) 
 
 
 def test_several_urls_are_nodes_of_one_cluster_and_a_password_may_hold_a_comma() -> None:
-    endpoints, options = parse("amqp://a:x,y@one/v?heartbeat=5, amqps://a:b@two:1/v?retain=60")
+    endpoints, options = parse("amqp://a:x,y@[::1]/v?heartbeat=5, amqps://a:b@two:1/v?retain=60")
     assert [(one.host, one.port, one.is_tls) for one in endpoints] == [
-        ("one", 5672, False),
+        ("::1", 5672, False),
         ("two", 1, True),
     ]
     assert endpoints[0].password == "x,y"
@@ -273,3 +273,25 @@ def test_several_urls_are_nodes_of_one_cluster_and_a_password_may_hold_a_comma()
 def test_a_url_that_is_none_is_refused(url: str) -> None:
     with pytest.raises(Misuse):
         parse(url)
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://a:b@mq.example/", "amqp://a:b@127.0.0.1/,amqp://a:b@mq.example/"]
+)
+def test_a_password_that_everybody_on_the_way_could_read_is_not_sent(url: str) -> None:
+    with pytest.raises(Misuse, match=r"amqp://a@mq\.example.* shows the password.*amqps://"):
+        parse(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "amqps://a:b@mq.example/",
+        "amqp://a:b@mq.example/?insecure=true",
+        "amqp://a:b@localhost/",
+        "amqp://a:b@127.0.0.1/,amqp://a:b@[::1]/",
+        "amqp://mq.example/",
+    ],
+)
+def test_one_that_nobody_can_or_that_is_none_is_sent(url: str) -> None:
+    assert parse(url)[0]

@@ -186,8 +186,11 @@ def test_a_module_below_one_that_is_not_there_is_not_there() -> None:
 @pytest.mark.parametrize(
     ("url", "hosts"),
     [
-        ("amqp://u:secret@mq.invalid/", "mq.invalid"),
-        ("amqp://u:secret@one.invalid/,amqp://u:secret@two.invalid/", "one.invalid, two.invalid"),
+        ("amqp://u:secret@mq.invalid/?insecure=true", "mq.invalid"),
+        (
+            "amqp://u:secret@one.invalid/,amqp://u:secret@two.invalid/?insecure=true",
+            "one.invalid, two.invalid",
+        ),
         ("amqps://u:secret@mq.invalid/", None),
         ("amqp://u:secret@localhost:1/", None),
         ("amqp://u:secret@127.0.0.1:1/,amqp://u:secret@[::1]:1/", None),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 from callcast.core.errors import Misuse
+from callcast.core.tls import is_loopback
 
 PORTS = {"amqp": 5672, "amqps": 5671}
+GUEST = "guest"
+"""User and password of a server that was just installed."""
 FORM = "amqp://user:password@host:5672/vhost"
 
 
@@ -19,8 +22,8 @@ class Endpoint:
     host: str
     port: int
     vhost: str = "/"
-    user: str = "guest"
-    password: str = field(default="guest", repr=False)
+    user: str = GUEST
+    password: str = field(default=GUEST, repr=False)
     is_tls: bool = False
 
     def __str__(self) -> str:
@@ -43,7 +46,7 @@ class Options:
     cert: str = ""
     key: str = ""
     insecure: bool = False
-    """Ask for TLS but believe any certificate: for tests, and said aloud at each start."""
+    """Believe any certificate, or send a password without TLS; the first is said at each start."""
 
 
 _NUMBERS = ("heartbeat", "connect_wait", "retain")
@@ -61,7 +64,22 @@ def parse(url: str) -> tuple[tuple[Endpoint, ...], Options]:
         parts = urlsplit(each)
         endpoints.append(_endpoint(parts))
         said.update(parse_qsl(parts.query, keep_blank_values=True))
-    return tuple(endpoints), _options(said)
+    options = _options(said)
+    if not options.insecure:
+        _check_passwords(endpoints)
+    return tuple(endpoints), options
+
+
+def _check_passwords(endpoints: Sequence[Endpoint]) -> None:
+    """Raise `Misuse` where everybody on the way could read one."""
+    for endpoint in endpoints:
+        # Everybody knows guest's, who may come from the server's own machine only.
+        is_secret = endpoint.password != GUEST
+        if is_secret and not endpoint.is_tls and not is_loopback(endpoint.host):
+            raise Misuse(
+                f"{endpoint} without TLS shows the password to everybody on the way: use amqps://,"
+                " with ?ca=FILE for an authority of yours, or ?insecure=true on a network of yours"
+            )
 
 
 def _split(url: str) -> list[str]:
@@ -89,8 +107,8 @@ def _endpoint(parts: SplitResult) -> Endpoint:
         host,
         port or PORTS[parts.scheme],
         vhost,
-        unquote(parts.username or "guest"),
-        unquote(parts.password or "guest"),
+        unquote(parts.username or GUEST),
+        unquote(parts.password or GUEST),
         is_tls=parts.scheme == "amqps",
     )
 
