@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from callcast.brokers.kafka import marks, wire
 from callcast.brokers.kafka.desk import Desk
-from callcast.brokers.kafka.window import Window
+from callcast.brokers.kafka.window import Commit, Window
 from callcast.brokers.kafka.wire import Record
 from callcast.core.message import Message
 from callcast.core.outcome import DONE, Outcome
@@ -74,17 +74,32 @@ class Partition:
         """Commit what there is."""
         for plan in self.desk.plans(self.now):
             if plan.window is self.window:
-                assert plan.offset >= self.offset, "a commit never goes back"
-                self.offset, self.metadata = plan.offset, plan.metadata
-            plan.window.committed(plan)
+                self._accept(plan)
+            else:
+                plan.window.committed(plan)
 
     def let_go(self) -> None:
-        """Give it back in good order, and take it over again."""
-        self.desk.close_windows([PLACE])
-        self.desk.abandon([PLACE], self.now)
-        [plan] = self.desk.last_plans([PLACE], self.now)
-        self.offset, self.metadata = plan.offset, plan.metadata
+        """Give it back in good order, without waiting for what is out, and take it over again."""
+        self.hand_on(0.0)
+        self.desk.tick(self.now)
+        self.finish()
         self.take_over()
+
+    def hand_on(self, patience: float = LEASE) -> None:
+        """Let it move to another member; what is out is finished here, within so many seconds."""
+        [plan] = self.desk.hand_on([PLACE], self.now, self.now + patience)
+        self._accept(plan)
+
+    def finish(self) -> None:
+        """Commit what was handed on."""
+        for plan in self.desk.plans(self.now):
+            if (plan.window.topic, plan.window.partition) == PLACE:
+                self._accept(plan)
+
+    def _accept(self, plan: Commit) -> None:
+        assert plan.offset >= self.offset, "a commit never goes back"
+        self.offset, self.metadata = plan.offset, plan.metadata
+        plan.window.committed(plan)
 
 
 def ids(deliveries: Sequence[Delivery]) -> list[int]:

@@ -149,6 +149,28 @@ def test_the_rights_of_the_page_are_enough(guard: Guard) -> None:
         assert ended.exit_code == 0, ended.stderr
 
 
+def test_who_may_look_and_not_write_redrives_and_replays_nothing_and_is_told_why(
+    guard: Guard,
+) -> None:
+    till, group = guard.till, f"{guard.till.__name__}-stock"
+    with guard.granted("`topology apply`"):
+        assert run("topology", "apply", f"{till.__name__}:stock").exit_code == 0
+    with guard.granted("a service whose topics are there"):
+        asyncio.run(till.publish(guard.url, "piano-1", services=[till.stock]))
+    with guard.granted("commands that look"):
+        [letter] = records("dlq", "ls", "--group", group)
+        window = ("replay", till.PLACED.topic, "--to-group", group, "--from", "1h")
+        for refused in (run("dlq", "redrive", "--group", group), run(*window)):
+            assert refused.exit_code == 4, refused.stderr
+            [line] = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+            assert f"did not let user '{USER}' write to topic" in line
+            assert "kafka-acls --add" in line
+        assert records("dlq", "ls", "--group", group) == [letter]
+    with guard.granted("a service whose topics are there"):
+        redriven = run("dlq", "redrive", "--group", group)
+        assert redriven.exit_code == 0, redriven.stderr
+
+
 async def test_who_was_refused_publishes_as_soon_as_that_is_granted(guard: Guard) -> None:
     """The driver's producer is over once it was refused, and another one takes its place."""
     topic: str = guard.till.PLACED.topic

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from urllib.parse import quote, urlsplit
 
 import pytest
-from rabbitmq_parts import listening, message, opened, topic
+from operator_parts import records, run
+from rabbitmq_parts import fetched, listening, message, opened, topic
 from servers import manage, missing, need
 
 from callcast.core.errors import NotPermitted, NotSent, Unpublished
+from callcast.core.outcome import Dead
 from callcast.ports.broker import Source
 
 pytestmark = pytest.mark.timeout(60)
@@ -113,3 +116,46 @@ async def test_who_may_not_make_the_exchanges_of_an_ordered_group_is_told_which(
     assert "rabbitmqctl set_permissions" in sentence
     assert "\n" not in sentence
     assert PASSWORD not in sentence
+
+
+def test_who_may_look_and_not_write_redrives_and_replays_nothing_and_is_told_why(
+    clerk: Clerk, rabbitmq_url: str
+) -> None:
+    keeping = "?retain=3600"
+    name = topic()
+    source = Source(name, f"{name}-group")
+
+    async def bury() -> None:
+        async with opened(rabbitmq_url + keeping) as owner:
+            await owner.ensure([name], [source])
+            await owner.publish([message("m", name)])
+            consumer = await owner.consume(source)
+            [one] = await fetched(consumer, 1)
+            await consumer.settle([(one, Dead("no box"))])
+
+    async def clear() -> None:
+        async with opened(rabbitmq_url + keeping) as owner:
+            await owner.retire(source)
+
+    asyncio.run(bury())
+    group = ("--group", source.group)
+    replay = ("replay", name, "--to-group", source.group, "--from", "1h")
+    try:
+        [letter] = records("dlq", "ls", *group, "--broker", rabbitmq_url)
+        clerk.may(write="^callcast.*$")
+        for refused in (
+            run("dlq", "redrive", *group, "--broker", clerk.url),
+            run(*replay, "--broker", clerk.url + keeping),
+        ):
+            assert refused.exit_code == 4, refused.stderr
+            [line] = [line for line in refused.stderr.splitlines() if line.startswith("error: ")]
+            assert "did not let 'clerk'" in line
+            assert "rabbitmqctl set_permissions" in line
+            assert PASSWORD not in refused.stderr
+        assert records("dlq", "ls", *group, "--broker", rabbitmq_url) == [letter]
+        clerk.may()
+        for command in (("dlq", "redrive", *group), replay):
+            allowed = run(*command, "--broker", clerk.url + keeping)
+            assert allowed.exit_code == 0, allowed.stderr
+    finally:
+        asyncio.run(clear())

@@ -26,6 +26,7 @@ from callcast.brokers.rabbitmq import RabbitBroker
 from callcast.core.errors import Misuse, NotSent, Unanswered, Unavailable, Unpublished
 from callcast.core.outcome import DONE, Dead, Later
 from callcast.ports.broker import Part, Source, Unsettled
+from callcast.runtime.clock import AsyncioClock
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -361,3 +362,38 @@ async def test_nothing_is_left_of_a_program_that_may_not_declare(
             await broker.ensure([source.topic], [source])
         with pytest.raises(ChannelClosedByBroker):
             channel.queue_declare(f"{source}/group", passive=True)
+
+
+class Ahead(AsyncioClock):
+    """The clock of a machine that is early by so many hours."""
+
+    def __init__(self, hours: float) -> None:
+        super().__init__()
+        self.wall = lambda: time.time() + hours * 3_600.0  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize("hours", [2.0, 0.0, -2.0])
+async def test_a_window_holds_what_was_published_in_it_by_the_clocks_of_those_who_published(
+    rabbitmq_url: str, hours: float
+) -> None:
+    """The server enters a stream by its own clock, and finds nothing where that is late."""
+    keeping = f"{rabbitmq_url}?retain=86400"
+    publisher = RabbitBroker(keeping, clock=Ahead(hours))
+    try:
+        source = await listening(publisher)
+        for name in ("first", "second", "third"):
+            await publisher.publish([message(name, source.topic)])
+            await asyncio.sleep(0.1)
+        async with opened(keeping) as reader:
+            at = [one.at or 0.0 for one in await reader.read(source.topic)]
+            assert at == sorted(set(at))
+            for since, until, names in (
+                (at[1], at[2], ["second"]),
+                (at[1], None, ["second", "third"]),
+                (at[0] - 1.0, at[1], ["first"]),
+                (at[2] + 0.05, None, []),
+            ):
+                found = await reader.read(source.topic, since=since, until=until)
+                assert [one.message.id for one in found] == names
+    finally:
+        await publisher.close()

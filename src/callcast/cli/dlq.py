@@ -10,7 +10,7 @@ from contextlib import aclosing
 import click
 import msgspec
 
-from callcast.cli.failure import Failure, Partial, Unreachable
+from callcast.cli.failure import Failure, Forbidden, Partial, Unreachable
 from callcast.cli.inboxes import inboxes
 from callcast.cli.letters import (
     FIELDS,
@@ -24,6 +24,7 @@ from callcast.cli.letters import (
 )
 from callcast.cli.opening import broker_option, chosen, existing, on_broker, opened, operator
 from callcast.cli.output import emit, emit_one, note, output_option
+from callcast.core.errors import NotPermitted
 from callcast.core.message import Message
 from callcast.ports.broker import Broker, Parks, Source, need
 from callcast.ports.clock import Clock
@@ -135,7 +136,7 @@ def redrive(
 
     Each is sent before it leaves the dead letters: stopped midway, start it again. When the broker
     fails again and again it stops by itself and says how many are left. Exit code 5 when some
-    could not be sent, 3 when none could because the broker failed.
+    could not be sent, 3 when none could because the broker failed, 4 when the user may not.
     """
     if everything == bool(wanted.ids or wanted.filters or wanted.group):
         raise Failure(
@@ -208,9 +209,11 @@ async def _stopped(redriving: Redrive, results: Sequence[Redriven]) -> Failure |
     left = await redriving.left()
     what = "an unknown number of" if left is None else left
     is_partial = any(not result.error for result in results)
-    kind = Partial if is_partial else Unreachable
+    alone = Forbidden if isinstance(reason, NotPermitted) else Unreachable
+    kind = Partial if is_partial else alone
+    name = "" if kind is Forbidden else f"{type(reason).__name__}: "
     return kind(
-        f"{type(reason).__name__}: {without_passwords(str(reason))}; {what} dead letters are left",
+        f"{name}{without_passwords(str(reason))}; {what} dead letters are left",
         fix="callcast doctor, then the same redrive again",
     )
 

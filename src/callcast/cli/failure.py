@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import click
 
-from callcast.core.errors import CallcastError, Misuse, NotPermitted
+from callcast.core.errors import CallcastError, Misuse, NotPermitted, Unpublished
 from callcast.telemetry.logs import without_passwords
 
 FINDINGS = 1
@@ -91,7 +91,7 @@ def failure_of(error: Exception) -> Failure | None:
 
 
 def _of_ours(error: CallcastError) -> Failure:
-    refusal = _refusal(error)
+    refusal = refusal_of(error)
     if refusal is not None:
         return Forbidden(without_passwords(str(refusal)), fix=DOCTOR)
     if isinstance(error, Misuse):
@@ -99,13 +99,14 @@ def _of_ours(error: CallcastError) -> Failure:
     return Unreachable(without_passwords(str(error)), fix=DOCTOR)
 
 
-def _refusal(error: BaseException) -> NotPermitted | None:
+def refusal_of(error: BaseException) -> NotPermitted | None:
     """What a server refused, though the error may be about what came of it: its causes tell."""
     seen: BaseException | None = error
     for _ in range(CAUSES_MAX):
         if seen is None or isinstance(seen, NotPermitted):
             break
-        seen = seen.__cause__
+        failed = [one for one in seen.errors if one] if isinstance(seen, Unpublished) else []
+        seen = failed[0] if failed else seen.__cause__
     return seen if isinstance(seen, NotPermitted) else None
 
 

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
+from callcast.cli.failure import refusal_of
 from callcast.core.errors import (
     CallcastError,
     CircuitOpen,
@@ -212,6 +213,7 @@ class Redrive:
 
     | a letter was not sent because of  | then                                                   |
     |-----------------------------------|--------------------------------------------------------|
+    | a right that this user lacks      | none is sent: `stopped` says which, all stay           |
     | itself (too large, say)           | it stays where it is, and the next one is sent         |
     | the broker, `FAILURES_MAX` in a row | the circuit opens: `stopped` says why, the rest stays |
 
@@ -286,8 +288,9 @@ class Redrive:
 
     def _count(self, error: CallcastError) -> None:
         """Count a failure of the broker; the circuit opens at the last one."""
-        if isinstance(error, CircuitOpen):
-            self.stopped = error
+        refusal = refusal_of(error)
+        if refusal is not None or isinstance(error, CircuitOpen):
+            self.stopped = refusal or error
         elif is_of_broker(error):
             self._failures += 1
             if self._failures >= FAILURES_MAX:

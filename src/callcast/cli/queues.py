@@ -17,6 +17,8 @@ from callcast.runtime.system import system_ports
 COLUMNS = ("topic", "group", "ready", "in_flight", "delayed", "dead", "oldest", "paused")
 WATCH = 2.0
 """Seconds between two looks."""
+AT_ONCE = 8
+"""Groups that are asked about at the same time: a server needs some milliseconds for each."""
 
 
 @click.command(
@@ -53,11 +55,21 @@ def queues(url: str | None, form: str, *, group: str | None, watch: bool) -> Non
 
 
 async def lags(broker: Broker, known: Inboxes, group: str | None = None) -> Sequence[Record]:
-    """One record per source."""
-    return [
-        record_of(source, await known.counted(broker, source, await broker.lag(source)))
-        for source in await sources_of(broker, group)
-    ]
+    """One record per source, by name."""
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def look(source: Source) -> Record:
+        async with room:
+            lag = await broker.lag(source)
+        return record_of(source, await known.counted(broker, source, lag))
+
+    sources = await sources_of(broker, group)
+    try:
+        async with asyncio.TaskGroup() as asking:
+            asked = [asking.create_task(look(source)) for source in sources]
+    except ExceptionGroup as several:
+        raise several.exceptions[0] from several  # the others are ended, and say the same
+    return [task.result() for task in asked]
 
 
 def record_of(source: Source, lag: Lag) -> dict[str, object]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from msgspec import Struct
 from msgspec.structs import replace
 
+from callcast.cli.failure import refusal_of
 from callcast.core.errors import CallcastError, Misuse, Unpublished
 from callcast.core.message import Message
 from callcast.ports.broker import Broker, Glimpse, Rewinds, need
@@ -107,8 +108,9 @@ class Replay:
                     await self._publish(batch)
                     tell(self._count)
         except CallcastError as stopped:
-            if isinstance(stopped, Misuse) and not self._count:
-                raise  # the question was wrong, nothing has begun
+            is_refused = isinstance(stopped, Misuse) or refusal_of(stopped) is not None
+            if is_refused and not self._count:
+                raise  # the question was wrong or may not be asked, nothing has begun
             error = str(stopped)
         return Outcome(self._window.topic, self._terms.group, self._count, self._position, error)
 
@@ -119,7 +121,8 @@ class Replay:
         except Unpublished as error:
             failed = next(n for n, each in enumerate(error.errors) if each is not None)
             self._went(batch[:failed])
-            raise error.errors[failed] or error from error
+            first = error.errors[failed] or error
+            raise first from first.__cause__ or error
         self._went(batch)
 
     def _went(self, batch: Sequence[Glimpse]) -> None:

@@ -111,9 +111,11 @@ def json_codec() -> Codec:
     return codec
 
 
-def otel_observer(clock: Clock, system: str) -> Observer:
-    """The observer that tells OpenTelemetry and the log; `system` is the broker's name."""
-    observer: Observer = load("callcast.telemetry.otel").OtelObserver(clock, system=system)
+def otel_observer(clock: Clock, system: str, server: tuple[str, int] | None) -> Observer:
+    """The observer that tells OpenTelemetry and the log; what the broker is called, and where."""
+    observer: Observer = load("callcast.telemetry.otel").OtelObserver(
+        clock, system=system, server=server
+    )
     return observer
 
 

@@ -21,15 +21,30 @@ SYSTEMS = {
 """What OpenTelemetry calls the brokers whose URLs begin otherwise."""
 
 
+PORTS = {
+    "amqp": 5672,
+    "amqps": 5671,
+    "kafka": 9092,
+    "kafkas": 9092,
+    "nats": 4222,
+    "postgres": 5432,
+    "postgresql": 5432,
+    "redis": 6379,
+    "rediss": 6379,
+}
+"""Where the servers listen whose URLs name no port."""
+
+
 def system_ports(broker: str | Broker) -> Ports:
     """Ports for a bus on this broker; nothing is started yet."""
     clock = AsyncioClock()
     system = system_of(broker) if isinstance(broker, str) else broker.traits.name
+    server = server_of(broker) if isinstance(broker, str) else None
     return Ports(
         clock=clock,
         dice=system_dice,
         new_id=Ids(),
-        observer=registry.otel_observer(clock, system),
+        observer=registry.otel_observer(clock, system, server),
         failpoints=nowhere,
     )
 
@@ -38,3 +53,19 @@ def system_of(url: str) -> str:
     """The ``messaging.system`` of the broker behind this URL."""
     scheme = urlsplit(url).scheme
     return SYSTEMS.get(scheme, scheme)
+
+
+def server_of(url: str) -> tuple[str, int] | None:
+    """Host and port of the one server that this URL names.
+
+    None for several: which of them a message meets is not known here. The adapter refuses a URL
+    that is none; here it names no server.
+    """
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # a port that is no number: of several hosts, too
+        return None
+    if not host or "," in host or url.count("://") > 1 or parts.scheme not in PORTS:
+        return None
+    return host, port or PORTS[parts.scheme]

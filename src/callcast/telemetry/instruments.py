@@ -28,7 +28,9 @@ from callcast.ports.observer import (
 )
 from callcast.telemetry import names
 from callcast.telemetry.spans import (
+    NOWHERE,
     Attributes,
+    Place,
     answered_status,
     call_labels,
     error_label,
@@ -50,8 +52,9 @@ F = TypeVar("F", bound=Fact)
 class Instruments:
     """All metrics of one bus on one meter."""
 
-    def __init__(self, meter: Meter, system: str) -> None:
+    def __init__(self, meter: Meter, system: str, at: Place = NOWHERE) -> None:
         self._system = system
+        self._at = at
         self._seen: dict[str, set[str]] = {}  # label to its values so far; changed by _bounded
         self._took = {
             Kind.CALL: _seconds(meter, names.CALL_DURATION, "A call with all its attempts."),
@@ -116,7 +119,7 @@ class Instruments:
             return call_labels(work)
         if work.kind is Kind.SERVE:
             return served_labels(work)
-        return message_labels(work, self._system)
+        return message_labels(work, self._system, self._at)
 
     def _with_error(self, labels: Attributes, error: BaseException | None) -> Attributes:
         if error is None:

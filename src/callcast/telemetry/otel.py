@@ -34,7 +34,9 @@ from callcast.telemetry.propagation import (
     passed_on,
 )
 from callcast.telemetry.spans import (
+    NOWHERE,
     Described,
+    Place,
     answered_status,
     attempt_labels,
     described,
@@ -64,10 +66,11 @@ _Ended = Callable[[BaseException | None, int | None], None]
 class OtelObserver:
     """Tells OpenTelemetry and the log what happens on one bus.
 
-    `system` is the broker's ``messaging.system``. `join` says how the handling of a message joins
-    the trace of its publishing: as a child of it and with a link (``parent``), or in a trace of
-    its own with a link only (``link``). The providers default to OpenTelemetry's global ones,
-    which are found within a second when they are set after the bus has started.
+    `system` is the broker's ``messaging.system``, `server` its host and port. `join` says how the
+    handling of a message joins the trace of its publishing: as a child of it and with a link
+    (``parent``), or in a trace of its own with a link only (``link``). The providers default to
+    OpenTelemetry's global ones, which are found within a second when they are set after the bus
+    has started.
     """
 
     def __init__(
@@ -75,6 +78,7 @@ class OtelObserver:
         clock: Clock,
         *,
         system: str = "",
+        server: tuple[str, int] | None = None,
         join: Literal["parent", "link"] = "parent",
         tracers: trace.TracerProvider | None = None,
         meters: metrics.MeterProvider | None = None,
@@ -82,6 +86,7 @@ class OtelObserver:
         self._clock = clock
         self._now = clock.now  # asked for each message, several times
         self._system = system
+        self._at = NOWHERE if server is None else _place(*server)
         self._is_joined = join == "parent"
         self._given = (tracers, meters)
         self._log = FactLog()
@@ -111,7 +116,7 @@ class OtelObserver:
 
     def begin(self, work: Work) -> WorkSpan:
         """Start the span of this work and make it the current one."""
-        what = described(work, self._system)
+        what = described(work, self._system, self._at)
         if work.kind is Kind.CONSUME:
             return self._begin_handling(work, what)
         if work.kind is Kind.SERVE:
@@ -154,7 +159,7 @@ class OtelObserver:
         """
         if isinstance(self._tracer, trace.NoOpTracer):
             return
-        what = described_batch(batch, self._system)
+        what = described_batch(batch, self._system, self._at)
         single = len(batch.messages) == 1
         joins = [self._joined(message) for message in batch.messages[:LINKS_MAX]]
         links = [link for _, found in joins for link in found]
@@ -193,7 +198,7 @@ class OtelObserver:
             self._tracer = tracers.get_tracer(names.SCOPE, schema_url=names.SCHEMA_URL)
         if has_meters and self._instruments is None:
             meter = meters.get_meter(names.SCOPE, schema_url=names.SCHEMA_URL)
-            self._instruments = Instruments(meter, self._system)
+            self._instruments = Instruments(meter, self._system, self._at)
         self._records = has_tracers or has_meters
         self._hears = self._records or self._log.is_detailed
         is_settled = has_tracers and has_meters
@@ -310,3 +315,7 @@ NOTHING = _Nothing()
 def _is_real(provider: object) -> bool:
     """Whether it is an SDK's, and not one of the stand-ins that the API brings itself."""
     return not type(provider).__module__.startswith(_API)
+
+
+def _place(host: str, port: int) -> Place:
+    return {names.SERVER_ADDRESS: host, names.SERVER_PORT: port}

@@ -16,6 +16,7 @@ Neither payloads nor query strings become attributes, and names hold templates, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
@@ -33,6 +34,9 @@ from callcast.telemetry import names
 from callcast.telemetry.destinations import destination
 
 Attributes: TypeAlias = dict[str, str | int]
+Place: TypeAlias = Mapping[str, str | int]
+"""The attributes of where a broker is: the same for all its messages."""
+NOWHERE: Place = {}
 
 
 class Described(Struct, frozen=True):
@@ -43,8 +47,8 @@ class Described(Struct, frozen=True):
     attributes: Attributes
 
 
-def described(work: Work, system: str) -> Described:
-    """The span around this work; `system` is the broker's ``messaging.system``."""
+def described(work: Work, system: str, at: Place = NOWHERE) -> Described:
+    """The span around this work; `system` is the broker's ``messaging.system``, `at` its place."""
     if work.kind is Kind.CALL:
         return Described(f"call {work.name}", SpanKind.INTERNAL, call_labels(work))
     if work.kind is Kind.SERVE:
@@ -54,7 +58,7 @@ def described(work: Work, system: str) -> Described:
         path = work.url.partition(":")[2] or labels[names.HTTP_ROUTE]
         own = {names.OPERATION: work.name, names.URL_PATH: path}
         return Described(name, SpanKind.SERVER, {**labels, **own})
-    labels = message_labels(work, system)
+    labels = message_labels(work, system, at)
     attributes = {**labels, **_message_attributes(work), **destination(work, system)}
     topic = labels[names.MESSAGING_DESTINATION]
     if work.kind is Kind.PUBLISH:
@@ -81,7 +85,7 @@ def described_attempt(work: Work, url: str) -> Described:
     return Described(name, SpanKind.CLIENT, attributes)
 
 
-def described_batch(batch: Moved, system: str) -> Described:
+def described_batch(batch: Moved, system: str, at: Place = NOWHERE) -> Described:
     """The span of a batch that was fetched or settled."""
     attributes: Attributes = {
         names.MESSAGING_OPERATION: batch.operation,
@@ -89,6 +93,7 @@ def described_batch(batch: Moved, system: str) -> Described:
         names.MESSAGING_SYSTEM: system,
         names.MESSAGING_DESTINATION: batch.topic,
         names.MESSAGING_GROUP: batch.group,
+        **at,
     }
     if len(batch.messages) == 1:
         attributes[names.MESSAGING_MESSAGE_ID] = batch.messages[0].id
@@ -123,7 +128,7 @@ def served_labels(work: Work) -> Attributes:
     return {names.HTTP_METHOD: method, names.HTTP_ROUTE: template, names.URL_SCHEME: scheme}
 
 
-def message_labels(work: Work, system: str) -> Attributes:
+def message_labels(work: Work, system: str, at: Place = NOWHERE) -> Attributes:
     """Labels of a message that is published or processed."""
     act, kind = _act(work)
     labels: Attributes = {
@@ -132,6 +137,8 @@ def message_labels(work: Work, system: str) -> Attributes:
         names.MESSAGING_SYSTEM: system,
         names.MESSAGING_DESTINATION: _topic(work),
     }
+    if act != names.CREATE:  # what goes into an outbox meets no broker yet
+        labels |= at
     if work.kind is Kind.CONSUME:
         labels[names.MESSAGING_GROUP] = work.peer
     return labels

@@ -157,33 +157,7 @@ async def test_a_suspect_runs_alone_when_there_is_nothing_else(
     assert text == "c1 0 1oc2,1s"
 
 
-# Rebalances
-
-
-async def test_a_partition_that_moves_waits_for_what_is_out_of_it(
-    broker: KafkaBroker, cluster: Cluster
-) -> None:
-    consumer = await opened(broker, BILLING, "1", "2")
-    [first] = await consumer.fetch(1, PATIENCE)
-    moving = asyncio.get_running_loop().run_in_executor(
-        None, lambda: member(cluster).revoke(("orders", 0))
-    )
-    await asyncio.sleep(0.05)
-    assert await consumer.fetch(10, 0.0) == ()
-    await consumer.settle([(first, DONE)])
-    await moving
-    assert cluster.committed[NAMES.group]["orders", 0] == (1, "")
-    assert member(cluster).positions == {}
-
-
-async def test_the_last_consumer_that_closes_leaves_what_is_done_committed(
-    broker: KafkaBroker, cluster: Cluster
-) -> None:
-    consumer = await opened(broker, BILLING, "1")
-    [first] = await consumer.fetch(1, PATIENCE)
-    await consumer.settle([(first, DONE)])
-    await consumer.close()  # the last one of this process: it leaves the group
-    assert cluster.committed[NAMES.group]["orders", 0] == (1, "")
+# Refusals
 
 
 async def test_a_commit_that_is_refused_is_tried_again(

@@ -262,16 +262,9 @@ def test_the_partition_whose_first_has_waited_longest_goes_first() -> None:
     assert ids(partition.take(1)) == [0]
 
 
-def test_a_partition_that_is_being_let_go_hands_out_nothing_more() -> None:
-    partition = two_partitions()
-    partition.desk.close_windows([PLACE, ("orders", 9)])
-    assert ids(partition.take()) == [7]
-
-
 def test_what_is_out_of_a_lost_partition_is_lost() -> None:
     partition = two_partitions()
     taken = partition.take()
-    assert partition.desk.out([PLACE, OTHER, ("orders", 9)]) == 2
     partition.desk.drop([OTHER, OTHER])
     _, lost = partition.desk.settle(partition.hand, [(one, DONE) for one in taken], 0.0)
     assert ids(lost) == [7]
@@ -291,7 +284,7 @@ def test_what_nobody_settled_in_time_is_a_crash_for_who_comes_next() -> None:
 def test_letting_go_of_one_partition_leaves_the_other_alone() -> None:
     partition = two_partitions()
     taken = partition.take()
-    partition.desk.abandon([OTHER, ("orders", 9)], 0.0)
+    partition.desk.drop([OTHER, ("orders", 9)])
     _, lost = partition.desk.settle(partition.hand, [(one, DONE) for one in taken], 0.0)
     assert ids(lost) == [7]
 

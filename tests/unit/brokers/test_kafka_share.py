@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 
 import pytest
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError
 from kafka_fake import FakeConsumer, install
-from kafka_fake_cluster import Came, Cluster, Place
+from kafka_fake_cluster import Cluster, Place
 from kafka_parts import PLACE, record
 
-from callcast.brokers.kafka import codes, share
-from callcast.brokers.kafka import member as member_module
+from callcast.brokers.kafka import codes, heirs, share
 from callcast.brokers.kafka.desk import Desk
 from callcast.brokers.kafka.faults import Faults
-from callcast.brokers.kafka.member import Member
 from callcast.brokers.kafka.names import names_of
 from callcast.brokers.kafka.options import Options
 from callcast.brokers.kafka.share import LAST_WAIT, Bench, Habits, Share
-from callcast.core.errors import Misuse, NotPermitted, Unavailable
+from callcast.core.errors import NotPermitted, Unavailable
 from callcast.core.outcome import DONE
 from callcast.ports.broker import Source
 from callcast.testing import ManualClock
@@ -76,6 +73,16 @@ class Alone:
 
     def take(self, count: int) -> list:
         return self.desk.take(self.hand, count, lease=60.0, now=self.bench.clock.now())[0]
+
+    def commit(self) -> dict[Place, tuple[int, str]]:
+        """Commit what there is, and give it."""
+        plans = self.desk.plans(self.bench.clock.now())
+        assert self.share.commit(plans) == []
+        for plan in plans:
+            plan.window.committed(plan)
+        at = self.cluster.committed[GROUP]
+        places = [(plan.window.topic, plan.window.partition) for plan in plans]
+        return {place: at[place] for place in places}
 
     def settle(self, taken: list) -> None:
         self.desk.settle(self.hand, [(one, DONE) for one in taken], self.bench.clock.now())
@@ -187,18 +194,81 @@ def test_nobody_waits_for_room_in_a_member_that_is_to_stop(
 def test_what_is_revoked_commits_what_is_done_before_it_goes(alone: Alone) -> None:
     alone.share.poll(0.0)
     alone.feed(3)
-    pumped: list[int] = []
-
-    def pump() -> None:
-        pumped.append(1)
-        alone.settle(taken)
-
-    alone.bench.pump = pump
-    taken = alone.take(2)
+    alone.settle(alone.take(2))
     alone.driver.revoke(PLACE)
-    assert pumped == [1]
     assert alone.cluster.committed[GROUP][PLACE] == (2, "")
     assert list(alone.desk.windows) == [("orders", 1)]
+    assert list(alone.driver.positions) == [("orders", 1)]
+
+
+def test_what_is_revoked_goes_at_once_and_says_what_is_still_out(alone: Alone) -> None:
+    """The driver reads nothing at all until it is let go; who gets it waits for what is out."""
+    alone.share.poll(0.0)
+    alone.feed(3)
+    taken = alone.take(2)
+    alone.settle(taken[1:])
+    alone.driver.revoke(PLACE)
+    assert alone.cluster.committed[GROUP][PLACE] == (0, "c1 0 1o,1s,h1")
+    assert list(alone.driver.positions) == [("orders", 1)]
+    alone.settle(taken[:1])
+    assert alone.commit() == {PLACE: (2, "")}
+    alone.desk.tick(alone.bench.clock.now())
+    assert not alone.desk.handed_on
+
+
+def test_who_is_turned_out_finishes_nothing_any_more(alone: Alone) -> None:
+    alone.share.poll(0.0)
+    alone.feed(1)
+    taken = alone.take(1)
+    alone.driver.revoke(PLACE)
+    alone.driver.revoke(("orders", 1), is_lost=True)
+    _, lost = alone.desk.settle(alone.hand, [(one, DONE) for one in taken], 0.0)
+    assert lost == taken
+    assert alone.commit() == {}
+
+
+def test_a_partition_is_begun_when_the_one_before_is_through_with_it(alone: Alone) -> None:
+    alone.cluster.committed[GROUP][PLACE] = (7, "c1 0 1o,h1")
+    alone.share.poll(0.0)
+    alone.share.inherit()
+    assert list(alone.desk.windows) == list(alone.driver.positions) == [("orders", 1)]
+    alone.cluster.committed[GROUP][PLACE] = (8, "")
+    alone.share.inherit()
+    assert alone.desk.windows[PLACE].position == alone.driver.positions[PLACE] == 8
+
+
+def test_a_partition_is_begun_when_nothing_is_heard_of_the_one_before(alone: Alone) -> None:
+    """What it had is a crash, and the word that it is handed on goes with the next commit."""
+    alone.cluster.committed[GROUP][PLACE] = (7, "c1 0 1o,h1")
+    alone.share.poll(0.0)
+    for _ in range(int(heirs.PATIENCE / Ticking.step)):
+        alone.share.inherit()
+    assert alone.desk.windows[PLACE].position == 7
+    assert alone.commit()[PLACE] == (7, "c1 0 1c1")
+
+
+def test_a_partition_that_was_waited_for_and_moves_on_is_not_begun(alone: Alone) -> None:
+    alone.cluster.committed[GROUP][PLACE] = (7, "c1 0 1o,h1")
+    alone.share.poll(0.0)
+    alone.driver.revoke(PLACE)
+    assert alone.cluster.committed[GROUP][PLACE] == (7, "c1 0 1o,h1")
+    alone.cluster.committed[GROUP][PLACE] = (8, "")
+    alone.share.inherit()
+    assert PLACE not in alone.driver.positions
+
+
+def test_a_server_that_says_nothing_of_what_is_waited_for_is_told_of_when_it_lasts(
+    alone: Alone,
+) -> None:
+    alone.cluster.committed[GROUP][PLACE] = (7, "c1 0 1o,h1")
+    alone.share.poll(0.0)
+    alone.cluster.refuse("committed", *[codes.TIMED_OUT] * 100)
+    alone.share.inherit()
+    assert alone.bench.trouble is None
+    for _ in range(int(LAST_WAIT / Ticking.step)):
+        alone.share.inherit()
+    assert "no answer: " in str(alone.bench.trouble)
+    assert PLACE not in alone.driver.positions
 
 
 @pytest.mark.parametrize("is_lost", [False, True])
@@ -240,7 +310,9 @@ def test_what_is_out_too_long_is_a_crash_for_the_next_owner(alone: Alone) -> Non
     alone.feed(2)
     alone.take(1)
     alone.driver.revoke(PLACE)
-    assert alone.cluster.committed[GROUP][PLACE] == (0, "c1 0 1c1")
+    for _ in range(int(5.0 / Ticking.step)):
+        alone.desk.tick(alone.bench.clock.now())
+    assert alone.commit() == {PLACE: (0, "c1 0 1c1")}
 
 
 @pytest.mark.parametrize("question", ["commit", "commit_one"])
@@ -293,70 +365,3 @@ def test_a_password_that_is_wrong_now_is_told_as_such(alone: Alone) -> None:
     tell(KafkaError(codes.AUTHENTICATION, "one:9092/1: SASL authentication error: no"))
     assert isinstance(alone.bench.trouble, NotPermitted)
     assert "check user and password" in str(alone.bench.trouble)
-
-
-# The member around two of them
-
-
-@pytest.fixture
-def member(monkeypatch: pytest.MonkeyPatch) -> Member:
-    cluster = install(monkeypatch)
-    cluster.make("orders", 1)
-    habits = habits_of(ManualClock(), 5.0)
-    return Member(BILLING, NAMES, habits)
-
-
-def test_an_error_that_the_driver_cannot_get_over_is_raised(member: Member) -> None:
-    fatal = KafkaError(KafkaError.UNKNOWN_MEMBER_ID, "fenced", fatal=True)
-    with pytest.raises(KafkaException):
-        member._receive([Came(PLACE, 0, fatal)])  # type: ignore[list-item]
-
-
-def test_a_trouble_is_told_once_unless_it_lasts(member: Member) -> None:
-    gone = KafkaError(KafkaError.OFFSET_OUT_OF_RANGE)
-    member._receive([Came(PLACE, 0, gone)])  # type: ignore[list-item]
-    trouble = member.trouble
-    assert isinstance(trouble, Misuse)
-    member.heard(trouble)
-    assert member.trouble is trouble
-    member._receive([Came(PLACE, 0, KafkaError(codes.TRANSPORT))])  # type: ignore[list-item]
-    member.heard(trouble)
-    assert isinstance(member.trouble, Unavailable)
-    member.heard(member.trouble)
-    assert member.trouble is None
-
-
-def test_a_thread_that_dies_says_so_and_keeps_nobody_waiting(
-    member: Member, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    caught: list[object] = []
-    monkeypatch.setattr(threading, "excepthook", caught.append)
-    monkeypatch.setattr(member, "_turn", None)
-    member.start()
-    member.join()
-    assert len(caught) == 1
-    assert member.is_ended
-    assert "the reading thread died" in str(member.trouble)
-    member.heard(member.trouble)  # type: ignore[arg-type]
-    assert member.trouble is not None
-
-
-def test_a_server_that_never_answers_is_left_without_a_word(
-    member: Member, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked, answered = threading.Event(), threading.Event()
-
-    def commit() -> None:  # the driver waits for its answer for ever
-        asked.set()
-        answered.wait()
-
-    monkeypatch.setattr(member, "_turn", commit)
-    monkeypatch.setattr(member_module, "LEAVE_WAIT", 0.01)
-    member.start()
-    asked.wait()
-    member.stop()
-    member.join()
-    assert not member.is_ended
-    answered.set()
-    member._thread.join()
-    assert member.is_ended

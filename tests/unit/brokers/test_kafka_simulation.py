@@ -95,12 +95,25 @@ class Run:
             self.partition.let_go()
             self.told = dict(self.put_off)
         else:
+            if self.dice.random() < 0.5:
+                self.move()
             self.partition.take_over(read=self.dice.choice([0, 2, None]))
         self.out = {}
         self.put_off = {offset: (round_, due) for offset, (round_, due) in self.told.items()}
         settled = set(self.keys) - self.open
         self.open = {offset for offset in self.keys if offset >= self.partition.offset}
         self.open -= {at for at in settled if self.partition.window._marks.at(at).is_settled}
+
+    def move(self) -> None:
+        """It moves, and what is out is settled here; whether all of it is noted is up to chance."""
+        self.partition.hand_on()
+        self.told = dict(self.put_off)
+        for _ in range(self.dice.randrange(4)):
+            self.settle()
+            if self.dice.random() < 0.7:
+                self.partition.finish()
+                self.told = dict(self.put_off)
+                assert ("h" in self.partition.metadata) is bool(self.out)
 
     def step(self) -> None:
         roll = self.dice.random()

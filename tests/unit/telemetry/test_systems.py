@@ -12,6 +12,7 @@ from callcast.brokers.rabbitmq.names import Names
 from callcast.core.amqp import TO
 from callcast.core.work import Work
 from callcast.ports.broker import Source
+from callcast.ports.observer import Moved
 from callcast.runtime.system import system_ports
 from callcast.telemetry.spans import described
 
@@ -45,6 +46,50 @@ def test_a_system_is_called_as_the_conventions_call_it(
     assert ("messaging.system", system) in labels
 
 
+@pytest.mark.parametrize(
+    ("url", "server"),
+    [
+        ("amqp://guest:guest@rabbit.example/shop", ("rabbit.example", 5672)),
+        ("amqps://rabbit.example/shop", ("rabbit.example", 5671)),
+        ("amqp://u:p%2Cw@[::1]:5673/", ("::1", 5673)),
+        ("kafka://one:9093?partitions=4", ("one", 9093)),
+        ("kafkas://one", ("one", 9092)),
+        ("kafka://one:9092,two:9092", None),
+        ("kafka://one,two", None),
+        ("amqps://one/shop,amqps://two/shop", None),
+        ("sqlite:///shop.db", None),
+        ("memory://", None),
+    ],
+)
+def test_spans_and_metrics_say_which_server_a_message_goes_to(
+    url: str, server: tuple[str, int] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there is just one; which of several nodes it was, nobody can say here."""
+    watched = Watched()
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: watched.tracers)
+    monkeypatch.setattr(metrics, "get_meter_provider", lambda: watched.meters)
+    observer = system_ports(url).observer
+    assert observer.is_tracing
+    for work in (publishing(), consuming()):
+        observer.begin(work).end()
+        observer.measure(work, 0.1, None)
+    observer.moved(Moved("receive", "orders.placed", "mail", [message()], 0.0))
+    wanted = {} if server is None else dict(zip(PLACE, server, strict=True))
+    for span in watched.spans:
+        said = span.attributes or {}
+        assert {name: said[name] for name in PLACE if name in said} == wanted
+    assert len(watched.spans) == 3
+    for metric in ("messaging.client.sent.messages", "messaging.client.consumed.messages"):
+        [labels] = watched.points(metric)
+        assert {name: value for name, value in labels if name in PLACE} == wanted
+
+
+def test_what_goes_into_an_outbox_meets_no_server_yet() -> None:
+    waiting = replace(publishing(message=message()), deadline=None)
+    assert "server.address" not in described(waiting, "kafka", {"server.address": "one"}).attributes
+
+
+PLACE = ("server.address", "server.port")
 ORDERED = Event("orders.placed", str, key=str)
 THEIRS = Event("crm", str, amqp=Amqp(queue="billing-in"))
 AT_THEIRS = {TO: Amqp(exchange="crm", routing_key="changed.{key}").header("7")}

@@ -101,7 +101,9 @@ class KafkaBroker:
         failed = await link.sender.send([parcel for _, parcel in parcels])
         for place, fault in failed.items():
             index = parcels[place][0]
-            errors[index] = failure(messages[index], fault, link.faults.why)
+            told = errors[index] = failure(messages[index], fault, link.faults.why)
+            what = f"write to topic {topic_of(messages[index])!r}"
+            told.__cause__ = link.faults.refusal(what, fault)
         if any(errors):
             raise Unpublished(errors)
 

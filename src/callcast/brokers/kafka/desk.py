@@ -13,7 +13,9 @@ Pure: told the time, in monotonic seconds. One delivery goes this way:
 | settling | the copy is refused        | out                                |         |       |
 | out      | its lease ends             | waiting                            | + 1     |       |
 | out      | its consumer closes        | waiting                            |         |       |
-| any      | its partition is let go    | gone, to whoever gets it next      |         |       |
+| waiting  | its partition moves        | gone, to whoever gets it next      |         |       |
+| out      | its partition moves        | out, and its heir waits for it     |         |       |
+| any      | its partition was lost     | gone, to whoever gets it next      |         |       |
 
 Not thread-safe: its `Member` asks it under a lock.
 """
@@ -59,6 +61,8 @@ class Desk:
         self.wall_offset: float = 0.0
         """The wall clock less the monotonic one; set by the member."""
         self.windows: dict[Place, Window] = {}
+        self.handed_on: dict[Place, Window] = {}
+        """Partitions that are another member's as soon as what is out of them has come back."""
         self._hands: list[Hand] = []
         self._tokens = itertools.count(1)
 
@@ -104,39 +108,27 @@ class Desk:
         if window is not None:
             window.passed(offset)
 
-    def close_windows(self, places: Iterable[Place]) -> None:
-        """Hand out nothing more of these partitions."""
-        for place in places:
-            if place in self.windows:
-                self.windows[place].is_closing = True
+    def hand_on(self, places: Iterable[Place], now: float, until: float) -> list[Commit]:
+        """Let these partitions move, and give what is to be committed before they do.
 
-    def out(self, places: Iterable[Place]) -> int:
-        """How many of these partitions are with workers."""
-        return sum(self.windows[place].out for place in places if place in self.windows)
-
-    def abandon(self, places: Iterable[Place], now: float) -> None:
-        """Take back what is still out of these partitions: nobody gave a verdict in time."""
-        windows = {self.windows[place] for place in places if place in self.windows}
-        for hand in self._hands:
-            for lease in list(hand.leases.values()):
-                if lease.item.window in windows:
-                    del hand.leases[lease.token]
-                    self._crashed(lease.item, now)
-
-    def drop(self, places: Iterable[Place]) -> None:
-        """Forget these partitions; what is still out of them is lost."""
+        What is out of them is finished and settled as ever, until then at the latest.
+        """
+        plans: list[Commit] = []
         for place in places:
             window = self.windows.pop(place, None)
-            if window is None:
-                continue
-            for hand in self._hands:
-                for lease in list(hand.leases.values()):
-                    if lease.item.window is window:
-                        del hand.leases[lease.token]
-            window.is_closing = True
-            # The items know their window, and the collector does not see them.
-            window.open.clear()
-            window.waiting.clear()
+            if window is not None:
+                window.hand_on(now, until)
+                self.handed_on[place] = window
+                plans.append(window.plan(now))
+        return plans
+
+    def drop(self, places: Iterable[Place]) -> None:
+        """Forget these partitions, handed on or not; what is still out of them is lost."""
+        for place in places:
+            for windows in (self.windows, self.handed_on):
+                window = windows.pop(place, None)
+                if window is not None:
+                    self._forget(window)
 
     # Consumers
 
@@ -253,6 +245,8 @@ class Desk:
             if window.waiting:
                 window.admit(now)
             window.shelf.tick(now)
+        if self.handed_on:
+            self._mind_handed_on(now)
 
     @property
     def next_due(self) -> float:
@@ -265,15 +259,36 @@ class Desk:
 
     def plans(self, now: float) -> list[Commit]:
         """What is to be committed now."""
-        return [window.plan(now) for window in self.windows.values() if window.wants_commit(now)]
-
-    def last_plans(self, places: Iterable[Place], now: float) -> list[Commit]:
-        """What is to be committed before these partitions are let go."""
-        return [
-            self.windows[place].plan(now, is_last=True) for place in places if place in self.windows
-        ]
+        windows = itertools.chain(self.windows.values(), self.handed_on.values())
+        return [window.plan(now) for window in windows if window.wants_commit(now)]
 
     # Inside
+
+    def _mind_handed_on(self, now: float) -> None:
+        """Let go what is through, and what is out for too long."""
+        for place, window in list(self.handed_on.items()):
+            if window.is_gone or window.is_silent(now):
+                self.drop([place])
+            elif window.out and now >= window.wait_until:
+                for hand, lease in self._leases_of(window):
+                    del hand.leases[lease.token]
+                    self._crashed(lease.item, now)
+
+    def _leases_of(self, window: Window) -> list[tuple[Hand, Lease]]:
+        return [
+            (hand, lease)
+            for hand in self._hands
+            for lease in hand.leases.values()
+            if lease.item.window is window
+        ]
+
+    def _forget(self, window: Window) -> None:
+        for hand, lease in self._leases_of(window):
+            del hand.leases[lease.token]
+        window.is_closing = True
+        # The items know their window, and the collector does not see them.
+        window.open.clear()
+        window.waiting.clear()
 
     def _held_by(self, item: Item, outcome: Later | Dead, now: float) -> Later | None:
         """What its key waits for here, and no longer than `HOLD_MAX` in all."""

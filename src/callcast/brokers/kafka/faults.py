@@ -92,16 +92,23 @@ class Faults:
         cause: KafkaError = error.args[0]
         text = cause.str()
         servers = self._options.servers
-        if cause.code() in _FORBIDDEN:
-            return NotPermitted(
-                f"Kafka at {servers} did not let {self._options.who} {what}: {text}; grant it with"
-                " an ACL (kafka-acls --add), or use another user"
-            )
+        refusal = self.refusal(what, cause)
+        if refusal is not None:
+            return refusal
         if cause.code() in _REFUSED:
             return Misuse(f"Kafka at {servers} refuses to {what}: {text}")
         if cause.code() not in _SILENT:
             return Unavailable(f"Kafka at {servers} could not {what}: {text}")
         return self.connecting(f"could not {what}")
+
+    def refusal(self, what: str, cause: KafkaError) -> NotPermitted | None:
+        """The typed error for something that the user may not do; None for any other reason."""
+        if cause.code() not in _FORBIDDEN:
+            return None
+        return NotPermitted(
+            f"Kafka at {self._options.servers} did not let {self._options.who} {what}:"
+            f" {cause.str()}; grant it with an ACL (kafka-acls --add), or use another user"
+        )
 
     @property
     def why(self) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TypeVar
+from zlib import crc32
 
 from confluent_kafka import (
     ConsumerGroupTopicPartitions,
@@ -49,6 +50,8 @@ MAKE = 30.0
 """Seconds for topics to be made: a server makes the logs of their partitions one by one."""
 AGAIN = 0.02
 """Seconds before a question is asked again whose answer is that the cluster is not ready."""
+SIDE_BY_SIDE = 4
+"""Groups that are asked at the same time for how far they are."""
 COORDINATOR = 15.0
 """Seconds in which a group's coordinator is elected and has read what it knows of the group."""
 AGAIN_GROUP = 0.1
@@ -78,9 +81,10 @@ class Link:
         self.faults: Faults = Faults(options, clock)
         self.office: Office = Office()
         self._answers = Answers(self.faults, clock)
-        # Both of the office's thread.
-        self._reader = Reader(options, self.faults, clock)
-        self._positions = Positions(options, self.faults)
+        self._reader = Reader(options, self.faults, clock)  # of the office's thread
+        # A thread each: a question waits there for its answer, and others need not.
+        self._clerks: dict[int, tuple[Office, Positions]] = {}
+        self._is_closed = False
         self._admin: Administrator | None = administrator(
             {**options.client, "error_cb": self.faults.note}
         )
@@ -94,9 +98,11 @@ class Link:
         def end() -> None:
             self.sender.close()
             self._reader.close()
-            self._positions.close()
             self._admin = None
 
+        self._is_closed = True
+        for office, positions in self._clerks.values():
+            await office.close(positions.close)
         await self.office.close(end)
 
     # Topics
@@ -221,15 +227,25 @@ class Link:
         The first question of all groups has the server make what it keeps them in, which takes a
         busy one longer than an answer may take.
         """
+        office, positions = self._clerk(group)
         limit = self.clock.now() + COORDINATOR
         passing = {*_MOVING, TIMED_OUT} if is_first else _MOVING
         while True:
             try:
-                return await self.office.do(lambda: self._positions.committed(group, places))
+                return await office.do(lambda: positions.committed(group, places))
             except KafkaException as error:
                 if error.args[0].code() not in passing or self.clock.now() >= limit:
                     raise self.faults.of(f"look at group {group!r}", error) from error
             await self.clock.sleep(AGAIN_GROUP)
+
+    def _clerk(self, group: str) -> tuple[Office, Positions]:
+        """Who asks about this group: always the same, who keeps its connection."""
+        if self._is_closed:
+            raise Unavailable("the broker is closed")
+        number = crc32(group.encode()) % SIDE_BY_SIDE
+        if number not in self._clerks:
+            self._clerks[number] = Office(), Positions(self.options, self.faults)
+        return self._clerks[number]
 
     async def commit(self, group: str, offsets: Mapping[Place, int]) -> None:
         """Set the positions of a group that has no members."""

@@ -1,7 +1,8 @@
 """What the metadata of a committed offset says of the offsets from there on.
 
 Kafka keeps one offset for each partition and group, and up to 4,096 bytes of text beside it. The
-text is ``c1 HORIZON RUN,RUN,...``, lengths counted from the committed offset:
+text is ``c1 HORIZON RUN,RUN,...``, lengths counted from the committed offset; a last word ``h3``
+says that the partition moves and who had it still finishes what is out, said for the third time:
 
 - below the horizon anything may be out with a worker: if that dies, all of it was a crash;
 - a run is a length and what is so about these offsets, in letters: ``s`` settled, ``o`` out with a
@@ -27,6 +28,7 @@ TEXT_MAX = 4_000
 """Characters; the server's limit is 4,096 bytes (``offset.metadata.max.bytes``)."""
 
 _PREFIX = "c1 "
+_HANDED_ON = re.compile(r"h(\d{1,9})")
 _RUN = re.compile(r"(\d{1,18})(s?)(o?)(?:c(\d{1,9}))?(?:r(\d{1,9}))?(?:d([+-]?)(\d{1,12}))?")
 _TENTHS = 10
 
@@ -56,8 +58,12 @@ class Run(Struct, frozen=True, gc=False):
 class Marks:
     """What was noted of the offsets behind a committed one."""
 
-    def __init__(self, base: int, horizon: int = 0, runs: Sequence[Run] = ()) -> None:
+    def __init__(
+        self, base: int, horizon: int = 0, runs: Sequence[Run] = (), *, handed_on: int = 0
+    ) -> None:
         self.base = base
+        self.handed_on = handed_on
+        """How often the member before has said that it finishes what is out; 0 once it has."""
         self._horizon = base + horizon
         self._starts: list[int] = []
         self._marks: list[Mark] = []
@@ -118,9 +124,16 @@ class Marks:
         return first
 
 
-def encode(horizon: int, runs: Iterable[Run]) -> str:
-    """The text, at most `TEXT_MAX` of it."""
-    runs = list(runs)
+def encode(horizon: int, runs: Iterable[Run], *, handed_on: int = 0) -> str:
+    """The text, at most `TEXT_MAX` of it, and the word that it is handed on."""
+    text = _fitting(horizon, list(runs))
+    if not handed_on:
+        return text
+    comma = "," if text and not text.endswith(" ") else ""
+    return f"{text or f'{_PREFIX}0 '}{comma}h{handed_on}"
+
+
+def _fitting(horizon: int, runs: list[Run]) -> str:
     text = _write(horizon, runs)
     while len(text) > TEXT_MAX and len(fewer := joined(_coarser(runs))) < len(runs):
         runs = fewer
@@ -134,10 +147,12 @@ def decode(base: int, text: str | None) -> Marks:
         return Marks(base)
     horizon, _, rest = text.removeprefix(_PREFIX).partition(" ")
     runs: list[Run] = []
-    tenths = 0
+    tenths = handed_on = 0
     for part in filter(None, rest.split(",")):
         found = _RUN.fullmatch(part)
         if found is None:
+            last = _HANDED_ON.fullmatch(part)
+            handed_on = int(last[1]) if last else 0
             break  # of a later version: what stands before it is still so
         length, settled, out, crashes, round_, sign, due = found.groups()
         if due:
@@ -145,7 +160,8 @@ def decode(base: int, text: str | None) -> Marks:
         at = tenths / _TENTHS if due else 0.0
         mark = Mark(bool(settled), bool(out), int(crashes or 0), int(round_ or 0), at)
         runs.append(Run(int(length), mark))
-    return Marks(base, int(horizon) if horizon.isdecimal() else 0, runs)
+    span = int(horizon) if horizon.isdecimal() else 0
+    return Marks(base, span, runs, handed_on=handed_on)
 
 
 def joined(runs: Iterable[Run]) -> list[Run]:

@@ -18,7 +18,7 @@ from callcast.brokers.kafka.commits import Commits
 from callcast.brokers.kafka.desk import Desk, Place
 from callcast.brokers.kafka.names import Names
 from callcast.brokers.kafka.records import Received, record_of
-from callcast.brokers.kafka.share import Bench, Habits, Share
+from callcast.brokers.kafka.share import LAST_WAIT, LOOK, Bench, Habits, Share
 from callcast.brokers.kafka.window import Commit
 from callcast.brokers.kafka.wire import Arrival
 from callcast.core.errors import CallcastError, Misuse, Unavailable
@@ -55,7 +55,6 @@ class Member:
         self._rest_until = -math.inf
         self.desk.wall_offset = self._clock.wall() - self._clock.now()
         self.commits: Commits = Commits(self.desk, self.lock, send=self._send, clock=self._clock)
-        self._bench.pump = self.commits.pump
         self._main, self._side = self._shares()
         self._thread = threading.Thread(
             target=self._run, name=f"callcast-kafka-{names.group}", daemon=True
@@ -130,16 +129,39 @@ class Member:
             self._bench.trouble = Unavailable(f"{self.names.group}: cannot consume: {error}")
             self._leave()
             with self.lock:
-                self.desk.drop(list(self.desk.windows))
+                self.desk.drop([*self.desk.windows, *self.desk.handed_on])
             self._main, self._side = self._shares()
             self._bench.pause(REJOIN)
 
     def _leave(self) -> None:
+        try:
+            self._finish()
+        except KafkaException as error:
+            self._bench.trouble = Unavailable(f"{self.names.group}: could not finish: {error}")
         for share in (self._main, self._side):
             try:
                 share.close()
             except KafkaException as error:
                 self._bench.trouble = Unavailable(f"{self.names.group}: could not leave: {error}")
+
+    def _finish(self) -> None:
+        """Commit the last of all partitions while it is still a member: no member, no commit.
+
+        A group that moves to its next generation refuses commits until this member has heard of
+        it, which one that leaves never does. So it takes part until all is accepted.
+        """
+        now = self._clock.now()
+        limit = now + LAST_WAIT
+        with self.lock:
+            self.desk.hand_on(list(self.desk.windows), now, now)
+        while self.desk.handed_on and self._clock.now() < limit:
+            self.commits.pump()
+            for share in (self._main, self._side):
+                share.poll(0)  # what it reads is nobody's here any more
+            with self.lock:
+                self.desk.tick(self._clock.now())
+            if self.desk.handed_on:
+                self._bench.pause(LOOK)
 
     def _turn(self) -> None:
         was_assigned = self.is_assigned
@@ -153,6 +175,8 @@ class Member:
             self.desk.tick(now)
         self._main.regulate((self.names.topic,))
         self._side.regulate(self.names.beside)
+        self._main.inherit()
+        self._side.inherit()
         self.commits.pump()
         has_moved = was_assigned != self.is_assigned or places != len(self.desk.windows)
         if batch or is_due or has_moved or self.trouble is not None:
@@ -176,6 +200,7 @@ class Member:
         with self.lock:
             due = self.desk.next_due
             is_busy = any(window.open or window.is_dirty for window in self.desk.windows.values())
+            is_busy = is_busy or bool(self.desk.handed_on)
         is_busy = is_busy or self.commits.is_awaited or not self.is_assigned
         return max(0.0, min(POLL_BUSY if is_busy else POLL, due - self._clock.now()))
 

@@ -20,7 +20,7 @@ ASK = 5.0
 """Seconds for an answer."""
 HASTE = {"retry.backoff.ms": 10, "retry.backoff.max.ms": 200}
 """A new consumer has not found its coordinator when it is asked: it tries again so soon."""
-GROUPS_MAX = 16
+GROUPS_MAX = 8
 """Groups whose consumers are kept for the next question; one has some threads of the driver."""
 
 

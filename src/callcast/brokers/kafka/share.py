@@ -1,7 +1,8 @@
 """What one group gives this process: a driver's consumer, and what the group decides about it.
 
 Rebalancing is cooperative: only what moves is revoked. A revoked partition hands out nothing more,
-waits for what is out of it, commits, and is let go then; one that was lost (the server gave it away
+commits, and is let go at once: until then the driver reads no partition at all. While something is
+out of it, who gets it waits for that (see `heirs`). One that was lost (the server gave it away
 already) commits nothing. All of it happens in the member's thread: the driver calls back from
 inside `poll` and `close`.
 """
@@ -26,6 +27,7 @@ from callcast.brokers.kafka.codes import (
 )
 from callcast.brokers.kafka.desk import Desk, Place
 from callcast.brokers.kafka.faults import Faults
+from callcast.brokers.kafka.heirs import Heirs
 from callcast.brokers.kafka.window import Commit
 from callcast.core.errors import CallcastError, Unavailable
 from callcast.ports.clock import Clock
@@ -44,7 +46,7 @@ SIZE_MAX = 32 * 1_048_576
 ASK = 5.0
 """Seconds for a question to the server."""
 LOOK = 0.02
-"""Seconds between two looks at what a revoked partition waits for."""
+"""Seconds between two looks at what is waited for while a member leaves."""
 AGAIN = 0.05
 """Seconds before the same is asked again, or committed, after a refusal that passes."""
 LAST_WAIT = 5.0
@@ -73,7 +75,7 @@ class Habits:
     clock: Clock
     faults: Faults
     revoke_wait: float
-    """Seconds that a revoked partition waits for what is out of it."""
+    """Seconds that what is out of a partition which moves is waited for."""
 
 
 class Bench:
@@ -88,17 +90,6 @@ class Bench:
         self.is_stopping: bool = False
         self.trouble: CallcastError | None = None
         """Why nothing can be fetched, as a typed error; None while all is well."""
-        self.pump: Callable[[], None] = _nothing
-        """Commits what there is; set by the member."""
-
-    def wait_for(self, places: Sequence[Place], limit: float) -> bool:
-        """Wait a moment for what is out of these partitions; whether to wait on."""
-        with self.changed:
-            if not self.desk.out(places) or self.clock.now() >= limit:
-                return False
-            self.changed.wait(LOOK)
-            self.desk.tick(self.clock.now())
-        return True
 
     def pause(self, seconds: float) -> None:
         """Wait so long, or until something changes."""
@@ -123,7 +114,11 @@ class Share:
         self.is_assigned: bool = False
         """Whether the group has given this member its share, which may be nothing."""
         self._bench = bench
+        self._topics: Sequence[str] = ()
         self._paused: set[Place] = set()
+        self._begun: set[Place] = set()  # what the driver reads
+        self._heirs = Heirs()
+        self._answered_at = bench.clock.now()
         self._has_name = "group.instance.id" in bench.habits.config
         self._consumer = Consumer(
             {
@@ -135,6 +130,7 @@ class Share:
 
     def subscribe(self, topics: Sequence[str]) -> None:
         """Join the group."""
+        self._topics = topics
         self._consumer.subscribe(
             list(topics),
             on_assign=self._on_assign,
@@ -200,21 +196,53 @@ class Share:
             self._consumer.resume([TopicPartition(*place) for place in hungry])
             self._paused.difference_update(hungry)
 
+    def inherit(self) -> None:
+        """Begin the partitions that others have finished meanwhile, or can finish no more."""
+        now = self._bench.clock.now()
+        places = self._heirs.to_look_at(now)
+        if not places:
+            return
+        asked = [TopicPartition(*place) for place in places]
+        try:
+            committed = _found(self._consumer.committed(asked, timeout=ASK))
+        except KafkaException as error:
+            if now >= self._answered_at + LAST_WAIT:
+                self._bench.trouble = Unavailable(f"{self.group}: no answer: {error}")
+            return
+        self._answered_at = now
+        starts = self._starts(self._consumer, committed)
+        if starts:
+            self._consumer.incremental_assign(starts)
+
     # What the group decides
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if partitions:
             committed = self._ask(lambda: _found(consumer.committed(partitions, timeout=ASK))) or []
-            starts = [self._start(consumer, found) for found in committed]
-            self._paused.difference_update((part.topic, part.partition) for part in partitions)
-            consumer.incremental_assign(starts)
+            self._answered_at = self._bench.clock.now()
+            consumer.incremental_assign(self._starts(consumer, committed))
         self.is_assigned = True
 
-    def _start(self, consumer: Consumer, found: TopicPartition) -> TopicPartition:
+    def _starts(
+        self, consumer: Consumer, committed: Sequence[TopicPartition]
+    ) -> list[TopicPartition]:
+        """Take over those of these partitions that can be begun."""
+        starts: list[TopicPartition] = []
+        for found in committed:
+            place, now = (found.topic, found.partition), self._bench.clock.now()
+            noted = marks.decode(found.offset, found.metadata)
+            if self._heirs.may_begin(place, (found.offset, noted.handed_on), now):
+                starts.append(self._start(consumer, found, noted))
+                self._begun.add(place)
+                self._paused.discard(place)
+        return starts
+
+    def _start(
+        self, consumer: Consumer, found: TopicPartition, noted: marks.Marks
+    ) -> TopicPartition:
         """Take a partition over where it was left; one that was added later at its beginning."""
         place = (found.topic, found.partition)
         if found.offset >= 0:
-            noted = marks.decode(found.offset, found.metadata)
             start = TopicPartition(*place, found.offset)
         else:
             ends = self._ask(lambda: consumer.get_watermark_offsets(found, ASK))
@@ -226,34 +254,39 @@ class Share:
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         bench = self._bench
-        desk = bench.desk
         places = [(part.topic, part.partition) for part in partitions]
-        limit = bench.clock.now() + bench.habits.revoke_wait
-        with bench.lock:
-            desk.close_windows(places)
-        while bench.wait_for(places, limit):
-            bench.pump()  # what stays here goes on: its deliveries are counted by commits, too
         with bench.lock:
             now = bench.clock.now()
-            desk.abandon(places, now)
-            last = desk.last_plans(places, now)
+            last = bench.desk.hand_on(places, now, now + bench.habits.revoke_wait)
         if last:
             self._commit_last(last)
-        self._on_lost(consumer, partitions)
+        self._let_go(consumer, places)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        desk = self._bench.desk
-        with self._bench.lock:
-            # While it leaves, it may be told twice: once by the group, once by its own leaving.
-            held = [part for part in partitions if (part.topic, part.partition) in desk.windows]
-            desk.drop((part.topic, part.partition) for part in held)
-        consumer.incremental_unassign(held)
+        """All that this member had: also what it was still finishing."""
+        bench = self._bench
+        places = [(part.topic, part.partition) for part in partitions]
+        with bench.lock:
+            bench.desk.drop(places)
+            bench.desk.drop([at for at in bench.desk.handed_on if at[0] in self._topics])
+        self._let_go(consumer, places)
+
+    def _let_go(self, consumer: Consumer, places: Sequence[Place]) -> None:
+        self._heirs.forget(places)
+        # While it leaves, it may be told twice: once by the group, once by its own leaving.
+        held = [place for place in places if place in self._begun]
+        self._begun.difference_update(held)
+        consumer.incremental_unassign([TopicPartition(*place) for place in held])
 
     def _commit_last(self, last: Sequence[Commit]) -> None:
-        """Commit what moves to another member, which begins where this says."""
+        """Commit what moves to another member, which begins where this says, or waits."""
         limit = self._bench.clock.now() + LAST_WAIT
         while True:
-            refused = [pair for pair in self._commit(last) if pair[1] is not None]
+            answers = self._commit(last)
+            refused = [pair for pair in answers if pair[1] is not None]
+            with self._bench.lock:
+                for commit in (commit for commit, error in answers if error is None):
+                    commit.window.committed(commit)
             if not refused:
                 return
             codes = {error.code() for _, error in refused if error is not None}
@@ -262,6 +295,8 @@ class Share:
             last = [commit for commit, _ in refused]
             self._bench.pause(AGAIN)
         # The group has gone on without this member: what was settled here comes again.
+        with self._bench.lock:
+            self._bench.desk.drop((one.window.topic, one.window.partition) for one, _ in refused)
         self._bench.trouble = Unavailable(f"{self.group}: could not commit: {refused[0][1]}")
 
     def _ask(self, question: Callable[[], R]) -> R | None:
@@ -290,10 +325,6 @@ def _found(answers: list[TopicPartition]) -> list[TopicPartition]:
         if part.error is not None:
             raise KafkaException(part.error)
     return answers
-
-
-def _nothing() -> None:
-    """Before there is anything to commit."""
 
 
 def _offset(commit: Commit) -> TopicPartition:

@@ -32,6 +32,10 @@ HORIZON = 2_000
 """Offsets that are noted as possibly out, beyond the highest that is."""
 IDLE = 0.5
 """Seconds without anything out after which the horizon is taken back: a death then is no crash."""
+TELL = 2.0
+"""Seconds between two words that what is out of a partition which moves is still being finished."""
+SILENCE = 10.0
+"""Seconds without an accepted word after which it is given up: who gets it waits no longer."""
 
 
 class Item(Entry, eq=False, gc=False, kw_only=True):
@@ -58,6 +62,9 @@ class Commit(Struct, frozen=True, gc=False):
     horizon: int
     """Absolute; offsets below it need no commit of their own once this one is accepted."""
     out: frozenset[int]
+    at: float = 0.0
+    is_last: bool = False
+    """This member has let the partition go once it is accepted."""
 
 
 class Window:
@@ -82,7 +89,15 @@ class Window:
         self.lanes: Lanes | None = self.shelf if isinstance(self.shelf, Lanes) else None
         self.pile: Pile | None = self.shelf if isinstance(self.shelf, Pile) else None
         self.owners: dict[object, Owner] = {}
-        self.is_dirty: bool = marks.end > marks.base
+        self.is_dirty: bool = marks.end > marks.base or marks.handed_on > 0
+        self.is_handed_on: bool = False
+        """Whether another member gets it once what is out has come back."""
+        self.wait_until: float = math.inf
+        """The latest that this is waited for."""
+        self.is_gone: bool = False
+        """Handed on, and nothing is out: it is another member's now."""
+        self._words = 0  # how often it was said that it moves
+        self._word_at = -math.inf  # when the last was said that was accepted
         self._marks = marks
         self._settled_top = marks.base
         self._noted = 0  # open ones that have crashed or were put off
@@ -107,7 +122,7 @@ class Window:
     @property
     def is_exact(self) -> bool:
         """Whether each offset that is out is noted by itself."""
-        return self._crashed > 0 or self._has_unread_marks
+        return self._crashed > 0 or self._has_unread_marks or self.is_handed_on
 
     @property
     def _has_unread_marks(self) -> bool:
@@ -206,15 +221,30 @@ class Window:
 
     def wants_commit(self, now: float) -> bool:
         """Whether there is anything to commit."""
+        if self.is_handed_on:
+            is_due = self.is_dirty or not self.out or now >= self._word_at + TELL
+            return is_due and not self.is_gone
         if self.is_dirty or self.head > self.base:
             return True
         return self._durable_horizon > 0 and not self.out and now >= self._quiet_since + IDLE
 
-    def plan(self, now: float, *, is_last: bool = False) -> Commit:
-        """What to commit now. `is_last`: this member lets the partition go, nothing is out."""
+    def hand_on(self, now: float, until: float) -> None:
+        """Hand out nothing more: another member gets it once what is out has come back."""
+        self.is_closing = True
+        self.is_handed_on = True
+        self.wait_until = until
+        self._word_at = now
+
+    def is_silent(self, now: float) -> bool:
+        """Whether nobody can know any more that something is out of what was handed on."""
+        return now >= self._word_at + SILENCE
+
+    def plan(self, now: float) -> Commit:
+        """What to commit now."""
         head = self.head
+        is_last = self.is_handed_on and not self.out
         horizon = 0
-        if not is_last and not self.is_exact and (self.out or now < self._quiet_since + IDLE):
+        if not self.is_exact and (self.out or now < self._quiet_since + IDLE):
             horizon = max(self.top, head) + HORIZON
         runs = [] if self._is_plain(head) else joined(self._runs(head))
         out = frozenset(item.seq for item in self.open.values() if item.token and self.is_exact)
@@ -222,14 +252,17 @@ class Window:
         self._durable_horizon = min(self._durable_horizon, horizon)
         self._durable_out &= out
         self.is_dirty = False
-        text = encode(max(0, horizon - head), runs)
-        return Commit(self, head, text, horizon, out)
+        self._words += self.is_handed_on
+        text = encode(max(0, horizon - head), runs, handed_on=0 if is_last else self._words)
+        return Commit(self, head, text, horizon, out, now, is_last)
 
     def committed(self, commit: Commit) -> None:
         """Note that this is durable."""
         self.base = max(self.base, commit.offset)
         self._durable_horizon = commit.horizon
         self._durable_out = commit.out
+        self._word_at = commit.at
+        self.is_gone = commit.is_last
 
     def failed(self) -> None:
         """Note that a commit was not accepted."""

@@ -15,6 +15,8 @@ ACCESS_REFUSED = 403
 NOT_FOUND = 404
 LOCKED = 405
 DIFFERENT = 406
+DEFAULT_EXCHANGE = "amq.default"
+"""What the server calls the exchange without a name."""
 DEPTH_MAX = 10
 """Errors inside errors that are looked into."""
 
@@ -45,6 +47,11 @@ def of_opening(error: BaseException, endpoint: Endpoint) -> CallcastError:
         if told is not None:
             return told
     return Unavailable(f"no connection to RabbitMQ at {endpoint}: {brief(chain[-1])}")
+
+
+def is_refused_at(error: ChannelLost, exchange: str) -> bool:
+    """Whether a publish to this exchange ended the channel, and not another one on it."""
+    return error.code == ACCESS_REFUSED and f"'{exchange or DEFAULT_EXCHANGE}'" in error.text
 
 
 def of_refusal(error: ChannelLost, what: str, endpoint: Endpoint) -> CallcastError:

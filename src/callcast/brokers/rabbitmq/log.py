@@ -2,6 +2,10 @@
 
 A stream does not tell where its end is. When nothing more comes for a moment, a mark is added to
 it; what comes before the mark was there.
+
+A window in time is by the clocks of those who published, and a stream is entered at a time of the
+server's clock, which may be another one by any amount. So it is entered well before the window, and
+again earlier, until what comes first there was published before the window.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from msgspec import Struct
 from pika import BasicProperties, spec
 
 from callcast.brokers.rabbitmq.confirms import Fate
-from callcast.brokers.rabbitmq.faults import ChannelLost
+from callcast.brokers.rabbitmq.faults import ChannelLost, is_refused_at
 from callcast.brokers.rabbitmq.fitting import fitted
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.letters import Letter, letter
@@ -32,6 +36,9 @@ SILENCE = 0.05
 END_WAIT = 10.0
 """Seconds for the mark to come."""
 PREFETCH = 500
+BACK = (60.0, 3_600.0, 86_400.0)
+"""Seconds before a window at which its stream is entered, one after the other; then at its start.
+By a minute clocks differ where nobody looks after them."""
 MARK = "callcast-mark"
 """The AMQP type of a message that is none."""
 
@@ -65,8 +72,13 @@ def window(topic: str, times: tuple[float, float | None], between: tuple[str, st
 
 async def pages(house: House, wanted: Window, limit: int) -> list[Glimpse]:
     """The oldest `limit` kept messages of a window. On the thread's loop."""
-    reader = _Reader(house, wanted, limit)
-    return await reader.run()
+    if wanted.after < 0 and wanted.since > 0:
+        for back in BACK:
+            reader = _Reader(house, wanted, limit, enter=wanted.since - back)
+            found = await reader.run()
+            if reader.has_begun_before:
+                return found
+    return await _Reader(house, wanted, limit).run()
 
 
 async def catch_up(house: House, new: Sequence[Source], retain: float) -> None:
@@ -98,7 +110,12 @@ async def _copy_to(house: House, source: Source) -> None:
 class _Reader:
     """One look into a stream."""
 
-    def __init__(self, house: House, wanted: Window, limit: int) -> None:
+    def __init__(
+        self, house: House, wanted: Window, limit: int, *, enter: float | None = None
+    ) -> None:
+        self.has_begun_before = False
+        """Whether something that was published before the window came first; it ends if not."""
+        self._enter = enter
         self._house = house
         self._wanted = wanted
         self._limit = limit
@@ -154,7 +171,10 @@ class _Reader:
 
     async def _add_mark(self, name: str) -> None:
         properties = BasicProperties(type=MARK, message_id=self._mark, delivery_mode=2)
-        await self._house.sender.send([Letter("", name, self._mark, properties, b"")])
+        mark = Letter("", name, self._mark, properties, b"")
+        [answer] = await self._house.sender.send([mark])
+        if isinstance(answer, ChannelLost) and is_refused_at(answer, ""):
+            raise self._house.topology.refused(answer, f"write to the stream {name!r}")
 
     def _take(self, properties: BasicProperties, body: bytes) -> None:
         headers: dict[str, Any] = dict(properties.headers or {})
@@ -167,15 +187,18 @@ class _Reader:
             frame = Frame.of(self._wanted.topic, properties.content_type, properties.timestamp)
             arrived = read(headers, body, frame)
             seen = Glimpse(arrived.message, position=str(offset), at=arrived.published)
-            if self._wanted.takes(seen):
+            self.has_begun_before |= arrived.published < self._wanted.since
+            if self._enter is not None and not self.has_begun_before:
+                self._is_over = True
+            elif self._wanted.takes(seen):
                 self._found.append(seen)
                 self._is_over = len(self._found) >= self._limit
 
     def _start(self) -> object:
         if self._wanted.after >= 0:
             return self._wanted.after + 1
-        if self._wanted.since > 0:
-            return datetime.fromtimestamp(math.floor(self._wanted.since) - 1, UTC)
+        if self._enter is not None:
+            return datetime.fromtimestamp(max(0, math.floor(self._enter)), UTC)
         return "first"
 
     def _lose(self, error: ChannelLost) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from callcast.brokers.rabbitmq import foreign
 from callcast.brokers.rabbitmq.confirms import Fate
-from callcast.brokers.rabbitmq.faults import ACCESS_REFUSED, NOT_FOUND, ChannelLost
+from callcast.brokers.rabbitmq.faults import NOT_FOUND, ChannelLost, is_refused_at
 from callcast.brokers.rabbitmq.house import House
 from callcast.brokers.rabbitmq.letters import Letter, letter
 from callcast.brokers.rabbitmq.names import routing_key
@@ -133,13 +133,15 @@ def _meaning(house: House, message: Message, answer: Answer) -> NotSent | Unansw
 def _of_loss(house: House, message: Message, error: ChannelLost) -> NotSent | Unanswered | None:
     to = address_of(message.headers) if message.group is None else None
     exchange = message.topic if to is None else to.exchange
+    if message.group is not None:
+        exchange = ""  # straight to the group's queue
     if error.code == NOT_FOUND and f"'{exchange}'" in error.text:
         if to is not None:
             detail = f"there is no exchange {exchange!r}: have it made, or check the name"
             return _not_sent(message, detail, None)
         return None if message.unheard else _not_sent(message, _nobody(message), None)
-    if error.code == ACCESS_REFUSED and f"'{exchange}'" in error.text:
-        refusal = house.topology.refused(error, f"publish to {exchange!r}")
+    if is_refused_at(error, exchange):
+        refusal = house.topology.refused(error, f"publish to {exchange or message.group!r}")
         return _not_sent(message, str(refusal), refusal)
     return _unanswered(message, str(error), error)
 

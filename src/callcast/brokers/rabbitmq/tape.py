@@ -17,7 +17,7 @@ import msgspec
 from pika import BasicProperties, spec
 
 from callcast.brokers.rabbitmq.confirms import Fate
-from callcast.brokers.rabbitmq.faults import ChannelLost, of_refusal
+from callcast.brokers.rabbitmq.faults import ChannelLost, is_refused_at, of_refusal
 from callcast.brokers.rabbitmq.letters import Letter
 from callcast.brokers.rabbitmq.link import Link
 from callcast.brokers.rabbitmq.names import Arguments
@@ -78,6 +78,10 @@ class Tape:
                 f"RabbitMQ at {self._roll.link.endpoint} has an alarm and takes no messages: see"
                 " 'rabbitmq-diagnostics alarms', and free memory or disk"
             )
+        for answer in answers:
+            if isinstance(answer, ChannelLost) and is_refused_at(answer, ""):
+                what = f"write to the stream {self._name!r}"
+                raise of_refusal(answer, what, self._roll.link.endpoint) from answer
         if any(answer is not Fate.CONFIRMED for answer in answers):
             raise Unavailable(f"the stream {self._name!r} did not take a record: {answers}")
 

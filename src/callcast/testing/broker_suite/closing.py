@@ -122,16 +122,27 @@ class Left:
         gc.collect()
         self.tasks: set[asyncio.Task[object]] = asyncio.all_tasks()
         self.threads: set[threading.Thread] = set(threading.enumerate())
-        linux = pathlib.Path("/proc/self/fd")
-        self.files: int = len(
-            list((linux if linux.is_dir() else pathlib.Path("/dev/fd")).iterdir())
-        )
+        self.files: dict[str, str] = _files()
 
     def since(self) -> list[str]:
         """What has come since and is still there."""
         now = Left()
         more = [str(task) for task in now.tasks - self.tasks if not task.done()]
         more += [str(thread) for thread in now.threads - self.threads if thread.is_alive()]
-        if now.files > self.files:
-            more.append(f"{now.files - self.files} file descriptors")
+        if len(now.files) > len(self.files):
+            opened = [f"{fd} -> {to}" for fd, to in now.files.items() if self.files.get(fd) != to]
+            count = len(now.files) - len(self.files)
+            more.append(f"{count} file descriptors, of {', '.join(sorted(opened))}")
         return more
+
+
+def _files() -> dict[str, str]:
+    """The open file descriptors, and what they lead to."""
+    linux = pathlib.Path("/proc/self/fd")
+    files: dict[str, str] = {}
+    for descriptor in (linux if linux.is_dir() else pathlib.Path("/dev/fd")).iterdir():
+        try:
+            files[descriptor.name] = str(descriptor.readlink())
+        except OSError:  # no link on this system, or closed again: the folder's own
+            files[descriptor.name] = "?"
+    return files
