@@ -17,7 +17,7 @@ RESULTS = Path(__file__).parent / "results"
 DOCS = Path(__file__).parents[1] / "docs"
 PLOTS = {"rabbitmq": "RabbitMQ, quorum queue", "kafka": "Kafka, one partition"}
 WHATS = ("publish", "consume")
-COLOURS = ("#0b6e4f", "#c9a227", "#7a8b99", "#b5482a")
+COLOURS = ("#0b6e4f", "#c9a227", "#7a8b99", "#b5482a", "#5b4b8a")
 """Of callcast, then of its peers."""
 DATED = re.compile("<!--.*?-->")
 """The day is in a comment: the same figures are the same file."""

@@ -64,12 +64,14 @@ class Coalescer:
     """Between publishers and a broker: a batch is under way, the next one gathers meanwhile.
 
     Several are under way where that is worth it to the broker (`Traits.publishes_at_once`), but one
-    only while its circuit is not closed. So nobody waits for a timer, and publishes of one key that
-    are awaited one after the other keep their order. One that follows a batch of one finds itself
-    alone again, most likely: it is sent from its own coroutine, which saves three turns of the
-    loop. At most `waiting_max` publishes wait in memory; further ones wait outside, until there is
-    room or their deadline has passed. A breaker stands before the broker and is asked once per
-    batch: a failed batch is one failure.
+    only while its circuit is not closed. Each is then at most its share of `batch_max`: were all
+    publishers to wait for the same batch, the broker would be idle while they go on.
+
+    So nobody waits for a timer, and publishes of one key that are awaited one after the other keep
+    their order. One that follows a batch of one finds itself alone again, most likely: it is sent
+    from its own coroutine, which saves three turns of the loop. At most `waiting_max` publishes
+    wait in memory; further ones wait outside, until there is room or their deadline has passed. A
+    breaker stands before the broker and is asked once per batch: a failed batch is one failure.
 
     What waits here is lost with the process; its publisher has not been told that it was sent.
     """
@@ -88,13 +90,13 @@ class Coalescer:
         self._clock = ports.clock
         self._observer = ports.observer
         self._tasks = tasks
-        self._batch_max = batch_max
         self._waiting_max = waiting_max
         self._breaker = Breaker(breaker or CircuitBreaker(), lock=threading.Lock())
         self._buffer: deque[Entry] = deque()  # appended by `publish`, taken by the sending child
         self._under_way: list[Sequence[Entry]] = []
         self._flights: list[tuple[Child, Sequence[Entry]]] = []  # where several may be
         self._at_once = broker.traits.publishes_at_once
+        self._batch_max = max(1, batch_max // self._at_once)
         self._is_alone = False  # the last batch was one message
         self._outside: deque[asyncio.Future[None]] = deque()  # publishers that wait for room
         self._bell = Bell()  # rung when the sending child has something to do

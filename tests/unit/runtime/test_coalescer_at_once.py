@@ -39,8 +39,8 @@ async def test_a_second_batch_leaves_while_the_first_is_on_its_way(post: Post) -
 
 
 @with_two_at_once
-async def test_batches_that_leave_side_by_side_are_no_larger_than_others(post: Post) -> None:
-    post.open(batch_max=2)
+async def test_batches_that_leave_side_by_side_share_what_one_may_hold(post: Post) -> None:
+    post.open(batch_max=4)
     post.desk.gate = asyncio.Event()
     sends = await post.sent("1", "2", "3", "4", "5")
     assert post.desk.batches == [["1", "2"], ["3", "4"]]
