@@ -32,7 +32,7 @@ TRAITS = Traits(
     binds=True,
     hold_max=HOLD_MAX,
     collapses_letters=False,  # a queue cannot be asked whether it has a message already
-    publishes_at_once=4,
+    publishes_at_once=6,
 )
 
 
