@@ -21,7 +21,8 @@ class Watching(Harness):
         worker = await self.join(source)
         await self.publish("later", "dead")
         for delivery in await self.take(worker, 2):
-            verdict = Later(self.delay) if delivery.message.id == "later" else Dead("for the test")
+            long = Later(self.delay * 10)  # it is to be so for the whole of a test
+            verdict = long if delivery.message.id == "later" else Dead("for the test")
             await settle(worker, [delivery], verdict)
         await self.publish("leased1", "leased2")
         await self.take(worker, 2)
