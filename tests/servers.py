@@ -156,6 +156,14 @@ def had(found: Found) -> Started:
     return found
 
 
+def tool(name: str) -> str:
+    """The command of a client of others; skips or fails the test when it cannot be had."""
+    done = run("install", name)
+    if done.returncode:
+        missing(f"no {name}: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
 def missing(reason: str) -> NoReturn:
     """Skip the test for want of a server, or fail it where there must be one."""
     if os.environ.get("CI") == "true":

@@ -87,10 +87,7 @@ async def broker(kafka_url: str) -> AsyncGenerator[KafkaBroker]:
 @pytest.fixture(scope="session")
 def kcat() -> str:
     """The command line client of others, from Debian's package."""
-    done = servers.run("install", "kcat")
-    if done.returncode:
-        servers.missing(f"no kcat: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return servers.tool("kcat")
 
 
 def ran(*argv: str, told: str = "") -> str:

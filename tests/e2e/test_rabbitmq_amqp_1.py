@@ -79,10 +79,7 @@ def channel(rabbitmq_url: str) -> Generator[BlockingChannel]:
 @pytest.fixture(scope="session")
 def python() -> str:
     """One that has the client, from Debian's package."""
-    done = servers.run("install", "proton")
-    if done.returncode:
-        servers.missing(f"no Qpid Proton: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return servers.tool("proton")
 
 
 @pytest.fixture
@@ -90,7 +87,7 @@ def client(rabbitmq_url: str, channel: BlockingChannel, python: str) -> Ask:
     """Have the client send, or receive one; what it prints."""
     version = str(channel.connection._impl.server_properties["version"])
     if not is_at_least(version, NATIVE):
-        pytest.skip(f"RabbitMQ {version} speaks AMQP 1.0 only with a plugin")
+        servers.missing(f"RabbitMQ {version} speaks AMQP 1.0 only with a plugin")
     parts = urlsplit(rabbitmq_url)
     where = {
         "url": f"amqp://{parts.hostname}:{parts.port}",

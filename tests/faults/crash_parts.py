@@ -155,14 +155,10 @@ class Scene:
 
 
 def finish(child: subprocess.Popen[str], *complaints: str) -> str:
-    """Wait for a clean end, with no other complaints on stderr than these; what it printed.
-
-    On a slow machine what was sold is over a minute old, which is said and proves nothing.
-    """
+    """Wait for a clean end, with no other complaints on stderr than these; what it printed."""
     out, errors = child.communicate(timeout=WITHIN)
     assert child.returncode == 0, errors
-    known = (*complaints, "outbox aged")
-    noise = [line for line in errors.splitlines() if not any(each in line for each in known)]
+    noise = [line for line in errors.splitlines() if not any(c in line for c in complaints)]
     assert noise == [], errors
     return out
 

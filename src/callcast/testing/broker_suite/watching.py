@@ -20,9 +20,9 @@ class Watching(Harness):
         source = await self.listen()
         worker = await self.join(source)
         await self.publish("later", "dead")
+        later = Later(self.delay * 10)  # for longer than any test takes
         for delivery in await self.take(worker, 2):
-            long = Later(self.delay * 10)  # it is to be so for the whole of a test
-            verdict = long if delivery.message.id == "later" else Dead("for the test")
+            verdict = later if delivery.message.id == "later" else Dead("for the test")
             await settle(worker, [delivery], verdict)
         await self.publish("leased1", "leased2")
         await self.take(worker, 2)
