@@ -3,31 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 
 import pytest
 from confluent_kafka import KafkaError
 from kafka_fake import FakeConsumer, install
 from kafka_fake_cluster import Came, Cluster
+from kafka_group_kit import BILLING, NAMES, OPTIONS, PATIENCE, message, opened, until
 
-from callcast.brokers.kafka import KafkaBroker, Options, codes, wire
-from callcast.brokers.kafka.names import names_of
+from callcast.brokers.kafka import KafkaBroker, codes, wire
 from callcast.core.errors import Misuse, Unavailable
-from callcast.core.message import Message
 from callcast.core.outcome import DEAD_REASON, DONE, Dead, Later, Release
 from callcast.ports.broker import Consumer, Delivery, Part, Source, Unsettled
 from callcast.runtime.clock import AsyncioClock
 
-BILLING = Source("orders", "billing")
 ORDERED = Source("orders", "billing", ordered=True)
-NAMES = names_of(BILLING)
-OPTIONS = Options(servers="one:9092", partitions=1, retain=60.0)
-PATIENCE = 3.0
-
-
-def message(name: str, key: str | None = None) -> Message:
-    """An order."""
-    return Message(name, "tests", "orders", "orders", b'"x"', key)
 
 
 @pytest.fixture
@@ -41,20 +31,6 @@ async def broker(cluster: Cluster) -> AsyncGenerator[KafkaBroker]:
     yield broker
     await broker.close()
     assert cluster.clients == 0
-
-
-async def opened(broker: KafkaBroker, source: Source = BILLING, *names: str) -> Consumer:
-    """A consumer of a new group, and these messages, all of one key."""
-    await broker.ensure([source.topic], [source])
-    await broker.publish([message(name, "a") for name in names])
-    return await broker.consume(source)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Wait for what another thread does."""
-    async with asyncio.timeout(PATIENCE):
-        while not is_so():
-            await asyncio.sleep(0.01)
 
 
 def ids(deliveries: object) -> list[str]:
