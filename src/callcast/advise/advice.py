@@ -41,7 +41,7 @@ def _advised(system: System, about: Interaction, slo: float) -> Advice:
         verb=about.verb,
         verdict=found.verdict,
         rules=tuple(found.rules),
-        reasons=tuple(found.reasons),
+        reason=found.reason,
         interval=found.interval,
         before=before,
         after=after,

@@ -39,7 +39,7 @@ class Ruling(Struct, kw_only=True):
 
     verdict: Verdict
     rules: list[str]
-    reasons: list[str]
+    reason: str
     conditions: list[str] = []
     questions: list[str] = []
     has_reply: bool = False
@@ -106,7 +106,7 @@ def _asked(case: Case, question: str) -> Ruling:
     return Ruling(
         verdict=Verdict.UNDECIDED,
         rules=["R9"],
-        reasons=[f"not known, and it would decide: {question}"],
+        reason=f"not known, and it would decide: {question}",
         questions=[question],
     )
 
@@ -133,12 +133,10 @@ def _later(case: Case, why: str, limit: float) -> Ruling:
     return Ruling(
         verdict=Verdict.CAST,
         rules=["R2"],
-        reasons=[
-            (
-                f"the value is needed, but {why} and nobody may wait longer than {_seconds(limit)}:"
-                " take the request, answer 202, and send the answer when it is there"
-            )
-        ],
+        reason=(
+            f"the value is needed, but {why} and nobody may wait longer than {_seconds(limit)}:"
+            " take the request, answer 202, and send the answer when it is there"
+        ),
         has_reply=True,
         interval=case.interval,
     )
@@ -150,7 +148,7 @@ def _thin(case: Case) -> Ruling:
     return Ruling(
         verdict=Verdict.UNDECIDED,
         rules=["R9"],
-        reasons=[f"too little data: seen {seen} times, and {THIN} are the least"],
+        reason=f"too little data: seen {seen} times, and {THIN} are the least",
         questions=[f"measurements of {case.about.edge}: {THIN - seen} more at least"],
         interval=case.interval,
     )
@@ -170,19 +168,17 @@ def _available(case: Case) -> Ruling:
         return Ruling(
             verdict=Verdict.CALL,
             rules=["R1", "R10"],
-            reasons=[
-                (
-                    f"you over-engineered: call it. Somebody waits at a reply queue for a value that"
-                    f" is there in time: {said}"
-                )
-            ],
+            reason=(
+                f"you over-engineered: call it. Somebody waits at a queue for a value that"
+                f" is there in time: {said}"
+            ),
             interval=found,
         )
     if is_enough and (is_sure or case.about.verb is Verb.CALL):
         return Ruling(
             verdict=Verdict.CALL,
             rules=["R1"],
-            reasons=[f"the value is needed now and is there in time: {said}"],
+            reason=f"the value is needed now and is there in time: {said}",
             interval=found,
             conditions=[] if is_sure else ["the sample is too small to be sure of the objective"],
         )
@@ -190,7 +186,7 @@ def _available(case: Case) -> Ruling:
         return Ruling(
             verdict=Verdict.UNDECIDED,
             rules=["R9"],
-            reasons=[f"the sample does not tell whether the objective is met: {said}"],
+            reason=f"the sample does not tell whether the objective is met: {said}",
             questions=[f"more measurements of {case.about.edge}"],
             interval=found,
         )
@@ -202,7 +198,7 @@ def _not_available(case: Case, said: str) -> Ruling:
         return Ruling(
             verdict=Verdict.CALL,
             rules=["R4"],
-            reasons=[f"the value is needed as it is now, from the one who owns it: {said}"],
+            reason=f"the value is needed as it is now, from the one who owns it: {said}",
             conditions=["its availability must be mended at the callee: no other verb helps"],
             interval=case.interval,
         )
@@ -210,7 +206,7 @@ def _not_available(case: Case, said: str) -> Ruling:
         return Ruling(
             verdict=Verdict.CALL,
             rules=["R3"],
-            reasons=[f"the value is needed, and one of before will do when it is away: {said}"],
+            reason=f"the value is needed, and one of before will do when it is away: {said}",
             has_fallback=True,
             interval=case.interval,
         )
@@ -226,19 +222,17 @@ def _strong(case: Case) -> Ruling | None:
         return Ruling(
             verdict=Verdict.SAGA,
             rules=["R4"],
-            reasons=[
-                (
-                    f"{case.about.edge.caller} changes {len(owners)} owners for one request"
-                    f" ({', '.join(owners)}): each step needs one that undoes it. Ask first whether"
-                    " they should be one service"
-                )
-            ],
+            reason=(
+                f"{case.about.edge.caller} changes {len(owners)} owners for one request"
+                f" ({', '.join(owners)}): each step needs one that undoes it. Ask first whether"
+                " they should be one service"
+            ),
             conditions=["each step has a compensation that may run twice"],
         )
     return Ruling(
         verdict=Verdict.CALL,
         rules=["R4"],
-        reasons=[f"strong consistency inside one owner: ask {case.about.edge.callee} itself"],
+        reason=f"strong consistency inside one owner: ask {case.about.edge.callee} itself",
     )
 
 
@@ -265,12 +259,10 @@ def _kept(case: Case) -> Ruling | None:
     return Ruling(
         verdict=verdict,
         rules=["R5", "R6"] if verdict is Verdict.PUBLISH else ["R5"],
-        reasons=[
-            (
-                f"nobody waits for a value of {case.about.edge.callee}, and it must not be lost: write"
-                " it in the same transaction as what it tells of, and let the outbox send it"
-            )
-        ],
+        reason=(
+            f"nobody waits for a value of {case.about.edge.callee}, and it must not be lost:"
+            " write it in the same transaction as what it tells of, and let the outbox send it"
+        ),
         has_outbox=True,
     )
 
@@ -287,7 +279,7 @@ def _many(case: Case) -> Ruling | None:
     return Ruling(
         verdict=Verdict.PUBLISH,
         rules=["R6"],
-        reasons=["several listen, or nobody knows who: tell it once, and each hears it in time"],
+        reason="several listen, or nobody knows who: tell it once, and each hears it in time",
     )
 
 
@@ -304,12 +296,10 @@ def _levels(case: Case) -> Ruling | None:
     return Ruling(
         verdict=_to_whom(case),
         rules=["R7"],
-        reasons=[
-            (
-                f"peaks of {peak:g}/s fill {at_peak:.0%} of {workers} workers, on average it is"
-                f" {usual:.0%}: let a queue level them"
-            )
-        ],
+        reason=(
+            f"peaks of {peak:g}/s fill {at_peak:.0%} of {workers} workers, on average it is"
+            f" {usual:.0%}: let a queue level them"
+        ),
     )
 
 
@@ -320,7 +310,7 @@ def _best_effort(case: Case) -> Ruling | None:
     return Ruling(
         verdict=_to_whom(case),
         rules=["R8"],
-        reasons=["nobody waits for a value, and losing one now and then is acceptable"],
+        reason="nobody waits for a value, and losing one now and then is acceptable",
     )
 
 

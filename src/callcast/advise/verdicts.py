@@ -35,8 +35,8 @@ class Advice(Struct, frozen=True, kw_only=True):
     """How it is made today."""
     verdict: Verdict
     rules: tuple[str, ...] = ()
-    reasons: tuple[str, ...] = ()
-    """Sentences with their numbers; the first is why."""
+    reason: str = ""
+    """Why, in a sentence with its numbers."""
     interval: Interval | None = None
     """Of the availability that was seen, where one was needed."""
     before: Numbers | None = None
