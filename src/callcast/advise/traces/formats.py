@@ -1,10 +1,10 @@
 """Spans out of a part of an OTLP, Jaeger or Zipkin document: what each format calls things.
 
-| format | what a part is                      | source                                            |
-|--------|-------------------------------------|---------------------------------------------------|
-| OTLP   | a resource with its spans           | opentelemetry-proto v1, JSON mapping              |
-| Jaeger | a trace with its processes          | the answer of ``/api/traces``                      |
-| Zipkin | a span                              | ``/api/v2`` of Zipkin                             |
+| format | what a part is               | source                                      |
+|--------|------------------------------|---------------------------------------------|
+| OTLP   | a resource with its spans    | opentelemetry-proto v1, its JSON mapping    |
+| Jaeger | a trace with its processes   | the answer of ``/api/traces``               |
+| Zipkin | a span                       | ``/api/v2`` of Zipkin                       |
 """
 
 from __future__ import annotations

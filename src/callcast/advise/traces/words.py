@@ -11,6 +11,7 @@ _DESTINATION = (
     "message_bus.destination",
 )
 _PEER = (
+    "callcast.peer",
     "peer.service",
     "db.namespace",
     "db.name",
@@ -56,7 +57,7 @@ def group(span: Span) -> str:
 
 
 def operation(span: Span) -> str:
-    """What is asked for: callcast's own name, a method and a route, an RPC, else the span's name."""
+    """What is asked for: an operation, a method and a route, an RPC, else the span's name."""
     own = str(span.attributes.get("callcast.operation", ""))
     if own:
         return own
