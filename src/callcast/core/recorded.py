@@ -28,6 +28,9 @@ from callcast.core.histogram import Histogram
 Side: TypeAlias = Literal["caller", "callee"]
 RecordedVerb: TypeAlias = Literal["call", "cast", "publish", "request"]
 SpanKind: TypeAlias = Literal["client", "server", "producer", "consumer", "internal"]
+CALL_ID = "callcast-call-id"
+"""Header of a call where no tracer tells them apart: the span around its attempts is named after
+it, and is the parent of the served one."""
 OTHER = "_OTHER"
 """Stands for all edges beyond the bound of distinct ones."""
 NO_ATTRIBUTES: Mapping[str, str | int | float | bool] = MappingProxyType({})
