@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from callcast.core.context import AMBIENT, context_of
+from callcast.core.contract import Event, Operation
 from callcast.core.outcome import Dead, Done, Later, Outcome
 from callcast.ports.broker import Delivery
-from callcast.ports.observer import LeaseLost, Settled
+from callcast.ports.observer import Handling, LeaseLost, Records, Settled
 from callcast.runtime.ports import Ports
 from callcast.runtime.subscription import Subscription
 
@@ -23,6 +24,13 @@ class Ledger:
         self._service = subscription.service
         self._clock = ports.clock
         self._observer = ports.observer
+        contract = subscription.contract
+        self.handling: Handling | None = None
+        """Told each verdict, where a record is kept: of the program's own messages."""
+        if isinstance(ports.observer, Records) and isinstance(contract, (Operation, Event)):
+            self.handling = ports.observer.handling(
+                subscription.source.group, subscription.service, contract
+            )
 
     def enter(self, delivery: Delivery, outcome: Outcome, *, ran: float) -> None:
         """Tell one verdict, after a handling of `ran` seconds."""

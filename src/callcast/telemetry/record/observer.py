@@ -1,0 +1,339 @@
+"""The observer that keeps a record, around the one that tells OpenTelemetry and the log.
+
+Edges are counted for all work. Spans are kept of some (`ring`): while an SDK traces, with the
+ids that it gave them; else with derived ones (`ids`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+
+from opentelemetry import trace
+from opentelemetry.trace import SpanContext
+
+from callcast.core.contract import Operation
+from callcast.core.message import Message
+from callcast.core.outcome import Dead, Done, Later, Outcome, Release
+from callcast.core.recorded import CALL_ID
+from callcast.core.work import CALL, CONSUME, PUBLISH, SERVE, Work
+from callcast.ports.clock import Clock
+from callcast.ports.observer import Fact, Handling, Moved, Observer, Retried, WorkSpan
+from callcast.telemetry.record import ids, making
+from callcast.telemetry.record.book import Line
+from callcast.telemetry.record.keeper import Keeper
+from callcast.telemetry.record.making import Place, Took
+from callcast.telemetry.record.ring import Ring
+
+
+class RecordingObserver:
+    """Passes everything on to `inner`, and keeps a record of it.
+
+    `service` is the bus's name, the caller of all that is sent outside of a handler.
+    """
+
+    def __init__(
+        self, inner: Observer, clock: Clock, *, service: str, system: str, keeper: Keeper
+    ) -> None:
+        self._inner = inner
+        self._clock = clock
+        self._now = clock.now
+        self._service = service
+        self._system = system
+        self._keeper = keeper
+        self._book = keeper.book
+        self._ring = keeper.ring
+        # By what is at hand; added to as work comes along.
+        self._sent: dict[tuple[str, str], Line] = {}
+        self._called: dict[tuple[str, str], Line] = {}
+        self._served: dict[str, Line] = {}
+
+    # What is passed on
+
+    @property
+    def is_tracing(self) -> bool:
+        """Whether the other one does."""
+        return self._inner.is_tracing
+
+    @property
+    def hears_success(self) -> bool:
+        """Whether the other one does: the record is told by `handling`."""
+        return self._inner.hears_success
+
+    def begin(self, work: Work) -> WorkSpan:
+        """Start the span; asked for while an SDK records."""
+        before = trace.get_current_span().get_span_context()
+        span = self._inner.begin(work)
+        place = _placed(making.place_of(work), before, work)
+        return _Kept(span, self, work, place)
+
+    def attempt(self, work: Work, url: str) -> WorkSpan:
+        """Start the span of an attempt."""
+        before = trace.get_current_span().get_span_context()
+        span = self._inner.attempt(work, url)
+        place = making.place_of_attempt(work)
+        if self._inner.is_tracing:
+            place = _placed(place, before, work)
+        return _Kept(span, self, work, place, url)
+
+    def occupying(self, work: Work) -> AbstractContextManager[object]:
+        """Pass it on."""
+        return self._inner.occupying(work)
+
+    def carrier(self, work: Work) -> Mapping[str, str]:
+        """What the other one sends along; with a call its id, where no tracer tells it apart."""
+        carrier = self._inner.carrier(work)
+        if work.kind is CALL and work.id and not self._inner.is_tracing:
+            return {**carrier, CALL_ID: work.id}
+        return carrier
+
+    def moved(self, batch: Moved) -> None:
+        """Pass it on."""
+        self._inner.moved(batch)
+
+    def measure(self, work: Work, took: float, error: BaseException | None) -> None:
+        """Pass it on, and count it: while an SDK records, this is asked instead of `note`."""
+        self._inner.measure(work, took, error)
+        if work.kind is not CONSUME:
+            self._count(work, took, error)
+
+    def tell(self, fact: Fact) -> None:
+        """Pass it on; a retry is one attempt more."""
+        self._inner.tell(fact)
+        if isinstance(fact, Retried):
+            line = self._called.get((self._service, fact.name)) or self._sent.get(
+                (self._service, fact.name)
+            )
+            if line is not None:
+                line.failed_attempts += 1
+                if fact.outcome == "retried":
+                    line.extra_attempts += 1
+
+    # What is recorded
+
+    def start(self) -> None:
+        """Begin to write the record down. Idempotent."""
+        self._keeper.start(self._clock.wall)
+
+    async def stop(self) -> None:
+        """Write what is left, and end. Idempotent."""
+        await self._keeper.stop(self._clock)
+
+    def write(self) -> None:
+        """Write now what is new."""
+        self._keeper.write(self._clock.wall())
+
+    def note(self, work: Work, took: float, error: BaseException | None) -> None:
+        """Count a call, a served call or a publish, and keep its span if it is wanted."""
+        line = self._count(work, took, error)
+        correlation = making.correlation_of(work)
+        failed = isinstance(error, Exception)
+        if self._ring.wants(correlation, failed=failed, slow=took > line.slow):
+            self.keep(work, making.place_of(work), self._ended(took, work, error))
+
+    def handling(self, group: str, service: str, contract: object) -> Handling:
+        """Return what counts the verdicts of one subscription."""
+        return _Handlings(self, group, service, contract)
+
+    def keep(self, work: Work, place: Place, took: Took, url: str = "") -> None:
+        """Keep the span of this work, or of its attempt at `url`."""
+        service = self.service_of(work)
+        if url:
+            self._ring.keep(making.span_of_attempt(work, url, service, place, took))
+        else:
+            self._ring.keep(making.span_of(work, service, self._system, place, took))
+
+    def wants(self, work: Work, *, failed: bool) -> bool:
+        """Whether a span that a tracer has made is to be kept."""
+        return self._ring.wants(making.correlation_of(work), failed=failed, slow=False)
+
+    def line(self, caller: str, callee: str, name: str, *, is_cast: bool) -> Line:
+        """The callee's side of the edge of a message."""
+        return self._book.line((caller, callee, name, "cast" if is_cast else "publish", "callee"))
+
+    @property
+    def ring(self) -> Ring:
+        """The spans that are kept."""
+        return self._ring
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+        return self._now()
+
+    def wall(self) -> float:
+        """Seconds since the epoch."""
+        return self._clock.wall()
+
+    def service_of(self, work: Work) -> str:
+        """Whose span it is: of the handler that runs, or of what runs outside of any."""
+        if work.kind is SERVE or work.kind is CONSUME:
+            return work.peer
+        context = making.context_around(work)
+        if context is not None and context.service:
+            return context.service
+        return self._service if work.message is None else work.message.source
+
+    def _ended(self, took: float, work: Work, error: BaseException | None) -> Took:
+        failure = making.failure_of(error, is_served=work.kind is SERVE)
+        return Took(self._clock.wall() - took, took, failure)
+
+    def _count(self, work: Work, took: float, error: BaseException | None) -> Line:
+        if work.kind is PUBLISH and work.message is not None:
+            line = self._publishing(work, work.message)
+        elif work.kind is SERVE:
+            line = self._served.get(work.name) or self._serving(work)
+        else:
+            line = self._calling(work)
+        line.took.append(took)
+        if error is not None:
+            line.lost += 1
+            line.failed_attempts += 1
+            line.fail(making.failure_of(error, is_served=work.kind is SERVE) or "cancelled")
+        return line
+
+    def _publishing(self, work: Work, message: Message) -> Line:
+        key = (message.source, work.name)
+        line = self._sent.get(key)
+        if line is None:
+            callee = work.contract.service if isinstance(work.contract, Operation) else ""
+            verb = "cast" if callee else "publish"
+            line = self._book.line((message.source, callee, work.name, verb, "caller"))
+            self._sent[key] = line
+        if message.causation_id is None:
+            line.traces += 1
+        else:
+            line.fan(message.correlation_id or message.id)
+        return line
+
+    def _serving(self, work: Work) -> Line:
+        line = self._book.line(("", work.peer, work.name, "call", "callee"))
+        self._served[work.name] = line
+        return line
+
+    def _calling(self, work: Work) -> Line:
+        context = work.context
+        caller = context.service if context is not None and context.service else self._service
+        key = (caller, work.name)
+        line = self._called.get(key)
+        if line is None:
+            line = self._book.line((caller, work.peer, work.name, "call", "caller"))
+            self._called[key] = line
+        if context is None:
+            line.traces += 1
+        else:
+            line.fan(context.correlation_id)
+        return line
+
+
+class _Kept:
+    """A span that the other observer has begun; kept in the record when it ends."""
+
+    __slots__ = ("_began", "_observer", "_place", "_span", "_url", "_work")
+
+    def __init__(  # noqa: PLR0913 - one record of what a span is of
+        self, span: WorkSpan, observer: RecordingObserver, work: Work, place: Place, url: str = ""
+    ) -> None:
+        self._span = span
+        self._observer = observer
+        self._work = work
+        self._place = place
+        self._url = url
+        self._began = observer.now()
+
+    def end(
+        self,
+        error: BaseException | None = None,
+        *,
+        status: int | None = None,
+        outcome: object = None,
+    ) -> None:
+        """End it, and keep it if it is wanted."""
+        self._span.end(error, status=status, outcome=outcome)
+        observer, work = self._observer, self._work
+        failure = making.failure_of(error, is_served=work.kind is SERVE)
+        if isinstance(outcome, (Later, Dead)):
+            failure = making.failure_in(outcome)
+        if observer.wants(work, failed=bool(failure)):
+            took = observer.now() - self._began
+            observer.keep(work, self._place, Took(observer.wall() - took, took, failure), self._url)
+
+
+class _Handlings:
+    """Counts the verdicts of one subscription, by the sender of the message."""
+
+    __slots__ = ("_contract", "_group", "_is_cast", "_lines", "_name", "_observer", "_ring")
+
+    def __init__(
+        self, observer: RecordingObserver, group: str, service: str, contract: object
+    ) -> None:
+        del service
+        self._observer = observer
+        self._group = group
+        self._contract = contract
+        self._name = str(getattr(contract, "name", ""))
+        self._is_cast = isinstance(contract, Operation)
+        self._lines: dict[str, Line] = {}
+        self._ring = observer.ring
+
+    def __call__(self, message: Message, outcome: Outcome, took: float, round_: int, /) -> None:
+        if isinstance(outcome, Release):
+            return
+        source = message.source
+        line = self._lines.get(source)
+        if line is None:
+            line = self._lines[source] = self._observer.line(
+                source, self._group, self._name, is_cast=self._is_cast
+            )
+        line.took.append(took)
+        line.waited.append(self._observer.wall() - took - message.time)
+        is_done = isinstance(outcome, Done)
+        if not is_done:
+            self._failed(line, outcome)
+        if self._ring.wants(
+            message.correlation_id or message.id, failed=not is_done, slow=took > line.slow
+        ):
+            self._keep(message, outcome, took, round_)
+
+    def _failed(self, line: Line, outcome: Outcome) -> None:
+        line.fail(type(outcome).__name__.lower())
+        line.failed_attempts += 1
+        if isinstance(outcome, Dead):
+            line.lost += 1
+        else:
+            line.put_off += 1
+
+    def _keep(self, message: Message, outcome: Outcome, took: float, round_: int) -> None:
+        observer = self._observer
+        if observer.is_tracing:  # its span has come by `begin` already
+            return
+        work = Work(
+            CONSUME,
+            self._name,
+            message.id,
+            self._contract,
+            self._group,
+            message=message,
+            round=round_,
+        )
+        ended = Took(observer.wall() - took, took, making.failure_in(outcome))
+        observer.keep(work, making.place_of(work), ended)
+
+
+def _placed(derived: Place, before: SpanContext, work: Work) -> Place:
+    """The place that the tracer gave the span which is current now; the derived one without it."""
+    here = trace.get_current_span().get_span_context()
+    if not here.is_valid or here == before:
+        return derived
+    trace_id = trace.format_trace_id(here.trace_id)
+    parent = trace.format_span_id(before.span_id) if before.is_valid else ""
+    links = derived.links
+    if work.kind is CONSUME and work.message is not None:
+        came = making.incoming_trace(work.message)
+        if came[0] == trace_id:
+            parent = came[1]
+        else:
+            parent, links = "", (came,)
+    elif work.kind is SERVE and (not parent or trace.format_trace_id(before.trace_id) != trace_id):
+        headers = {} if work.context is None else work.context.headers
+        parent = ids.came(headers)[1]
+    return Place(trace_id, trace.format_span_id(here.span_id), parent, links)
