@@ -189,12 +189,27 @@ def _uses(tree: Below) -> dict[str, int]:
 
 def attempts_of(system: System, chain: Chain) -> int:
     """F6: how often the last of a chain may be asked for one request at its top."""
-    return attempts_at_worst(_terms_of(system, edge).attempts or 1 for edge in chain.edges)
+    return attempts_at_worst(attempts for _, attempts in _layers(system, chain))
 
 
 def layers_with_retries(system: System, chain: Chain) -> Sequence[Edge]:
-    """The edges of a chain that are tried more than once."""
-    return [edge for edge in chain.edges if (_terms_of(system, edge).attempts or 1) > 1]
+    """The edges of a chain that are tried more than once for one request at its top."""
+    return [edge for edge, attempts in _layers(system, chain) if attempts > 1]
+
+
+def _layers(system: System, chain: Chain) -> Iterator[tuple[Edge, int]]:
+    """Each edge with its attempts; what gives way to a retrying caller above has one."""
+    is_retried = False
+    for edge in chain.edges:
+        about = system.interactions[edge]
+        attempts = about.terms.attempts or 1
+        seen = about.measured
+        if seen is not None and seen.count and attempts == 1:
+            attempts = -(-seen.attempts // seen.count)  # nobody says so, but it was done
+        if is_retried and about.terms.gives_way:
+            attempts = 1
+        is_retried = is_retried or attempts > 1
+        yield edge, max(1, attempts)
 
 
 def worst_time(system: System, at: Key, above: tuple[Key, ...] = ()) -> float:

@@ -139,11 +139,7 @@ def ended(span: Span) -> float:
 
 
 def _same(one: Called, other: Called) -> bool:
-    return (one.callee, one.name, one.attempts[0].parent_id) == (
-        other.callee,
-        other.name,
-        other.attempts[0].parent_id,
-    )
+    return (one.callee, one.name) == (other.callee, other.name)
 
 
 def _is_retry(before: Span, span: Span) -> bool:

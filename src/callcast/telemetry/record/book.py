@@ -95,13 +95,16 @@ class Line:
         took = _taken(self.took)
         waited = _taken(self.waited)
         outcomes = dict(self.outcomes)
-        before, self._counted = self._counted, (
-            self.lost,
-            self.put_off,
-            self.extra_attempts,
-            self.failed_attempts,
-            self.traces,
-            outcomes,
+        before, self._counted = (
+            self._counted,
+            (
+                self.lost,
+                self.put_off,
+                self.extra_attempts,
+                self.failed_attempts,
+                self.traces,
+                outcomes,
+            ),
         )
         if not took and self._counted == before:
             return None
