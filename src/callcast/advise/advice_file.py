@@ -109,11 +109,12 @@ def read(text: bytes, name: str) -> Advised:
 def apply(system: System, advised: Advised, name: str) -> System:
     """The system with all that the file says over what was declared."""
     interactions = dict(system.interactions)
-    for edge in interactions:
+    for edge, before in system.interactions.items():
+        about = before
         for pattern, said in advised.interactions.items():
             if fnmatchcase(str(edge), pattern) or f"{edge.caller}->{edge.callee}" == pattern:
-                where = f'{name} [interaction."{pattern}"]'
-                interactions[edge] = _said(interactions[edge], said, where)
+                about = _said(about, said, f'{name} [interaction."{pattern}"]')
+        interactions[edge] = about
     broker = system.broker_availability
     if advised.assume.broker is not None:
         broker = advised.assume.broker / 100.0
