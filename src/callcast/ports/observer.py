@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from callcast.core.contract import Event, Operation
 from callcast.core.message import Message
 from callcast.core.outcome import Outcome
 from callcast.core.work import Work
@@ -217,7 +218,7 @@ class Records(Protocol):
         """Take note of a call, a served call or a publish that took so many seconds."""
         ...
 
-    def handling(self, group: str, service: str, contract: object) -> Handling:
+    def handling(self, group: str, contract: Event[Any] | Operation[Any, Any]) -> Handling:
         """Return what is told each verdict of this group on messages of this contract."""
         ...
 

@@ -28,9 +28,7 @@ class Ledger:
         self.handling: Handling | None = None
         """Told each verdict, where a record is kept: of the program's own messages."""
         if isinstance(ports.observer, Records) and isinstance(contract, (Operation, Event)):
-            self.handling = ports.observer.handling(
-                subscription.source.group, subscription.service, contract
-            )
+            self.handling = ports.observer.handling(subscription.source.group, contract)
 
     def enter(self, delivery: Delivery, outcome: Outcome, *, ran: float) -> None:
         """Tell one verdict, after a handling of `ran` seconds."""

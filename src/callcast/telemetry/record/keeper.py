@@ -76,11 +76,16 @@ class Keeper:
             self.ring.put_back(spans)
             self._fail(error)
 
+    def finish(self, wall: float) -> None:
+        """Write all that was noted until now, and close the file."""
+        self.write(wall)  # which puts aside what the next one writes
+        self.write(wall)
+        self._file.close()
+
     def _run(self, wall: Callable[[], float]) -> None:
         while not self._stopping.wait(EVERY):
             self.write(wall())
-        self.write(wall())
-        self._file.close()
+        self.finish(wall())
 
     def _fail(self, error: Exception) -> None:
         self._file.close()

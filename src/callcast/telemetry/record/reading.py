@@ -66,8 +66,8 @@ def _joined(entries: Iterable[Entry]) -> Sequence[RecordedEdge]:
     for entry in entries:
         edge = entry.edge
         key = (edge.caller, edge.callee, edge.name, edge.verb, edge.side)
-        first, last = times.get(key, (entry.start, edge.window))
-        times[key] = (min(first, entry.start), max(last, edge.window))
+        first, last = times.get(key, (entry.since, entry.until))
+        times[key] = (min(first, entry.since), max(last, entry.until))
         # Of several processes at once the peaks add up: an upper bound, for they need not meet.
         at = peaks.setdefault(key, {})
         at[entry.start] = at.get(entry.start, 0.0) + edge.peak_rate
