@@ -76,7 +76,8 @@ class Histogram:
             self._buckets[at] = self._buckets.get(at, 0) + count
         self.count += len(seconds)
         self.total += sum(seconds)
-        self.most = max(self.most, max(seconds))
+        longest = max(seconds)
+        self.most = max(self.most, longest)
 
     def add(self, other: Histogram) -> None:
         """Add all that the other one has."""
@@ -92,6 +93,7 @@ class Histogram:
             return 0.0
         wanted = max(1.0, share * self.count)
         seen = 0
+        index = 0
         for index in sorted(self._buckets):
             seen += self._buckets[index]
             if seen >= wanted:

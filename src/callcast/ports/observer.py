@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from callcast.core.contract import Event, Operation
 from callcast.core.message import Message
 from callcast.core.outcome import Outcome
 from callcast.core.work import Work
@@ -202,11 +201,20 @@ class Observer(Protocol):
         ...
 
 
+class Contract(Protocol):
+    """An `Operation` or an `Event`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+
 class Handling(Protocol):
     """Takes note of the deliveries of one subscription."""
 
-    def __call__(self, message: Message, outcome: Outcome, took: float, round_: int, /) -> None:
-        """One verdict, after a handling of `took` seconds that ended now."""
+    def __call__(self, message: Message, outcome: Outcome, took: float, *, tries: int) -> None:
+        """One verdict, after a handling of `took` seconds that ended now; `tries` were before."""
         ...
 
 
@@ -218,7 +226,7 @@ class Records(Protocol):
         """Take note of a call, a served call or a publish that took so many seconds."""
         ...
 
-    def handling(self, group: str, contract: Event[Any] | Operation[Any, Any]) -> Handling:
+    def handling(self, group: str, contract: Contract) -> Handling:
         """Return what is told each verdict of this group on messages of this contract."""
         ...
 

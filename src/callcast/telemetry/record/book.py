@@ -56,10 +56,10 @@ class Line:
         "_counts",
         "_fanned",
         "coarse",
-        "fanned_calls",
         "extra_attempts",
         "failed_attempts",
         "fan_max",
+        "fanned_calls",
         "fanned_traces",
         "fine",
         "is_caller",
@@ -112,8 +112,7 @@ class Line:
             if len(fanned) >= TRACES_MAX:
                 del fanned[next(iter(fanned))]
         fanned[correlation_id] = count
-        if count > self.fan_max:
-            self.fan_max = count
+        self.fan_max = max(self.fan_max, count)
 
     def collected(self) -> RecordedEdge | None:
         """What was new before the last time; None when nothing was.

@@ -39,7 +39,8 @@ LOCK_WAIT = 2.0
 _SCHEMA = f"""
 create table if not exists edges(
     process text not null, start real not null, span real not null, key text not null,
-    since real not null, until real not null, data blob not null, primary key(process, start, span, key));
+    since real not null, until real not null, data blob not null,
+    primary key(process, start, span, key));
 create index if not exists edges_by_span on edges(span, start);
 create table if not exists spans(
     id integer primary key, trace_id text not null, correlation_id text not null,
@@ -134,11 +135,9 @@ def read_spans(path: str, ids: Sequence[str] | None = None) -> Sequence[Recorded
         return [msgspec.json.decode(data, type=RecordedSpan) for (data,) in rows]
 
 
-def _row(
-    process: str, entry: Entry
-) -> tuple[str, float, float, str, float, float, bytes]:
+def _row(process: str, entry: Entry) -> tuple[str, float, float, str, float, float, bytes]:
     edge = entry.edge
-    key = "\0".join((edge.caller, edge.callee, edge.name, edge.verb, edge.side))
+    key = repr((edge.caller, edge.callee, edge.name, edge.verb, edge.side))
     data = msgspec.msgpack.encode(edge, enc_hook=_members)
     return process, entry.start, entry.span, key, entry.since, entry.until, data
 

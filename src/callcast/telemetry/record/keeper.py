@@ -27,7 +27,7 @@ _log = logging.getLogger("callcast")
 class Keeper:
     """One file, one thread; a file that cannot be written is told once, and tried again."""
 
-    def __init__(self, file: RecordFile, process: str, book: Book, ring: Ring) -> None:
+    def __init__(self, file: RecordFile, process: str, *, book: Book, ring: Ring) -> None:
         self._file = file
         self._process = process
         self.book: Book = book

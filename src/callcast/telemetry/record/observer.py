@@ -8,25 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias
 
 from opentelemetry import trace
 from opentelemetry.trace import SpanContext
 
-from callcast.core.contract import Event, Operation
+from callcast.core.contract import Operation
 from callcast.core.message import Message
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release
-from callcast.core.recorded import CALL_ID
+from callcast.core.recorded import CALL_ID, RecordedVerb
 from callcast.core.work import CALL, CONSUME, PUBLISH, SERVE, Work
 from callcast.ports.clock import Clock
-from callcast.ports.observer import Fact, Handling, Moved, Observer, Retried, WorkSpan
+from callcast.ports.observer import Contract, Fact, Handling, Moved, Observer, Retried, WorkSpan
 from callcast.telemetry.record import ids, making
 from callcast.telemetry.record.book import Line
 from callcast.telemetry.record.keeper import Keeper
 from callcast.telemetry.record.making import Place, Took
 from callcast.telemetry.record.ring import Ring
+from callcast.telemetry.spans import described, described_attempt
 
-Contract: TypeAlias = Event[Any] | Operation[Any, Any]
+_OPERATION: type[object] = Operation  # narrowing by the generic class leaves its types unknown
 
 
 class RecordingObserver:
@@ -71,7 +71,7 @@ class RecordingObserver:
         before = trace.get_current_span().get_span_context()
         span = self._inner.begin(work)
         place = _placed(making.place_of(work), before, work)
-        return _Kept(span, self, work, place)
+        return _Kept(span, self, work=work, place=place)
 
     def attempt(self, work: Work, url: str) -> WorkSpan:
         """Start the span of an attempt."""
@@ -80,7 +80,7 @@ class RecordingObserver:
         place = making.place_of_attempt(work)
         if self._inner.is_tracing:
             place = _placed(place, before, work)
-        return _Kept(span, self, work, place, url)
+        return _Kept(span, self, work=work, place=place, url=url)
 
     def occupying(self, work: Work) -> AbstractContextManager[object]:
         """Pass it on."""
@@ -147,13 +147,11 @@ class RecordingObserver:
         """Return what counts the verdicts of one subscription."""
         return _Handlings(self, group, contract).told()
 
-    def keep(self, work: Work, place: Place, took: Took, url: str = "") -> None:
+    def keep(self, work: Work, place: Place, took: Took, *, url: str = "") -> None:
         """Keep the span of this work, or of its attempt at `url`."""
+        what = described_attempt(work, url) if url else described(work, self._system)
         service = self.service_of(work)
-        if url:
-            self._ring.keep(making.span_of_attempt(work, url, service, place, took))
-        else:
-            self._ring.keep(making.span_of(work, service, self._system, place, took))
+        self._ring.keep(making.span_of(work, what, service=service, place=place, took=took))
 
     def wants(self, work: Work, *, failed: bool) -> bool:
         """Whether a span that a tracer has made is to be kept."""
@@ -199,8 +197,9 @@ class RecordingObserver:
 
     def _publishing(self, work: Work, message: Message) -> Line:
         """The edge of what this bus publishes under this name."""
-        callee = work.contract.service if isinstance(work.contract, Operation) else ""
-        verb = "cast" if callee else "publish"
+        is_cast = isinstance(work.contract, _OPERATION)
+        callee = str(getattr(work.contract, "service", "")) if is_cast else ""
+        verb: RecordedVerb = "cast" if is_cast else "publish"
         line = self._book.line((message.source, callee, work.name, verb, "caller"))
         self._sent[work.name] = line
         return line
@@ -228,8 +227,14 @@ class _Kept:
 
     __slots__ = ("_began", "_observer", "_place", "_span", "_url", "_work")
 
-    def __init__(  # noqa: PLR0913 - one record of what a span is of
-        self, span: WorkSpan, observer: RecordingObserver, work: Work, place: Place, url: str = ""
+    def __init__(
+        self,
+        span: WorkSpan,
+        observer: RecordingObserver,
+        *,
+        work: Work,
+        place: Place,
+        url: str = "",
     ) -> None:
         self._span = span
         self._observer = observer
@@ -253,7 +258,8 @@ class _Kept:
             failure = making.failure_in(outcome)
         if observer.wants(work, failed=bool(failure)):
             took = observer.now() - self._began
-            observer.keep(work, self._place, Took(observer.wall() - took, took, failure), self._url)
+            ended = Took(observer.wall() - took, took, failure)
+            observer.keep(work, self._place, ended, url=self._url)
 
 
 class _Handlings:
@@ -269,7 +275,7 @@ class _Handlings:
         ring, wall, new, failed = self._observer.ring, self._observer.wall, self._line, _failed
         lines: dict[str, Line] = {}
 
-        def told(message: Message, outcome: Outcome, took: float, round_: int, /) -> None:
+        def told(message: Message, outcome: Outcome, took: float, *, tries: int) -> None:
             source = message.source
             line = lines.get(source) or lines.setdefault(source, new(source))
             is_done = type(outcome) is Done
@@ -279,23 +285,18 @@ class _Handlings:
             line.waited.append(wall() - took - message.time)
             slow = took > line.slow
             correlation = message.correlation_id or message.id
-            if (
-                is_done
-                and not slow
-                and ring.traces_left <= 0
-                and correlation not in ring.followed
-            ):
+            if is_done and not slow and ring.traces_left <= 0 and correlation not in ring.followed:
                 return
             if ring.wants(correlation, failed=not is_done, slow=slow):
-                self._keep(message, outcome, took, round_)
+                self._keep(message, outcome, took, tries=tries)
 
         return told
 
     def _line(self, source: str) -> Line:
-        is_cast = isinstance(self._contract, Operation)
+        is_cast = isinstance(self._contract, _OPERATION)
         return self._observer.line(source, self._group, self._contract.name, is_cast=is_cast)
 
-    def _keep(self, message: Message, outcome: Outcome, took: float, round_: int) -> None:
+    def _keep(self, message: Message, outcome: Outcome, took: float, *, tries: int) -> None:
         observer = self._observer
         if observer.is_tracing:  # its span has come by `begin` already
             return
@@ -306,7 +307,7 @@ class _Handlings:
             self._contract,
             self._group,
             message=message,
-            round=round_,
+            round=tries,
         )
         ended = Took(observer.wall() - took, took, making.failure_in(outcome))
         observer.keep(work, making.place_of(work), ended)
@@ -340,6 +341,5 @@ def _placed(derived: Place, before: SpanContext, work: Work) -> Place:
         else:
             parent, links = "", (came,)
     elif work.kind is SERVE and (not parent or trace.format_trace_id(before.trace_id) != trace_id):
-        headers = {} if work.context is None else work.context.headers
-        parent = ids.came(headers)[1]
+        parent = "" if work.context is None else ids.came(work.context.headers)[1]
     return Place(trace_id, trace.format_span_id(here.span_id), parent, links)
