@@ -6,9 +6,10 @@ equal parts, and a quantile is the middle of its part, at most 1/64 away from th
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from math import frexp, inf, ldexp
 
 PARTS = 32
@@ -18,9 +19,11 @@ LEAST = 2.0**-20
 MOST = 2.0**20
 """Seconds, about twelve days: what is longer counts as this."""
 
-_BEHIND = 52 - 5
-"""Bits of a double's mantissa behind those that tell the 32 parts apart."""
-_OFFSET = 1022 * PARTS
+_UPPER = 1 if sys.byteorder == "little" else 0
+_NEGATIVE = 0x8000
+_SPARE = 7 - 5
+"""Bits of the mantissa that an upper half has beyond the five for 32 parts."""
+_OFFSET = 126 * PARTS
 """`frexp` counts powers from here: its fractions begin at a half, those of the bits at one."""
 _FIRST = (frexp(LEAST)[1]) * PARTS
 _LAST = (frexp(MOST)[1]) * PARTS
@@ -57,21 +60,24 @@ class Histogram:
         self.total += seconds * count
         self.most = max(self.most, seconds)
 
-    def record_all(self, seconds: Sequence[float]) -> None:
-        """Add many durations at once: a fifth of the time that `record` takes for each.
+    def record_all(self, seconds: Collection[float]) -> None:
+        """Add many durations at once, in a tenth of the time that `record` takes for each.
 
-        The bucket of a double can be read off its bits: the exponent and the first five of its
-        mantissa are neighbours there.
+        The bucket of a single-precision number can be read off its upper half: sign, exponent,
+        and the first seven bits of its mantissa, of which five tell the 32 parts apart. The
+        rounding to single precision may move what lies at an edge to the next part.
         """
         if not seconds:
             return
-        bits = memoryview(array("d", seconds)).cast("B").cast("q")
-        for index, count in Counter([each >> _BEHIND for each in bits]).items():
-            at = min(max(index - _OFFSET, _FIRST), _LAST)
+        halves = memoryview(array("f", seconds)).cast("B").cast("H")
+        for half, count in Counter(halves[_UPPER::2].tolist()).items():
+            at = _FIRST if half >= _NEGATIVE else (half >> _SPARE) - _OFFSET
+            at = min(max(at, _FIRST), _LAST)
             self._buckets[at] = self._buckets.get(at, 0) + count
         self.count += len(seconds)
         self.total += sum(seconds)
-        self.most = max(self.most, max(seconds))
+        longest = max(seconds)
+        self.most = max(self.most, longest)
 
     def add(self, other: Histogram) -> None:
         """Add all that the other one has."""
@@ -87,6 +93,7 @@ class Histogram:
             return 0.0
         wanted = max(1.0, share * self.count)
         seen = 0
+        index = 0
         for index in sorted(self._buckets):
             seen += self._buckets[index]
             if seen >= wanted:

@@ -201,11 +201,20 @@ class Observer(Protocol):
         ...
 
 
+class Contract(Protocol):
+    """An `Operation` or an `Event`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+
 class Handling(Protocol):
     """Takes note of the deliveries of one subscription."""
 
-    def __call__(self, message: Message, outcome: Outcome, took: float, round_: int, /) -> None:
-        """One verdict, after a handling of `took` seconds that ended now."""
+    def __call__(self, message: Message, outcome: Outcome, took: float, *, tries: int) -> None:
+        """One verdict, after a handling of `took` seconds that ended now; `tries` were before."""
         ...
 
 
@@ -217,7 +226,7 @@ class Records(Protocol):
         """Take note of a call, a served call or a publish that took so many seconds."""
         ...
 
-    def handling(self, group: str, service: str, contract: object) -> Handling:
+    def handling(self, group: str, contract: Contract) -> Handling:
         """Return what is told each verdict of this group on messages of this contract."""
         ...
 

@@ -69,7 +69,7 @@ class Bus:
         self.services: tuple[Service, ...] = tuple(services)
         self.settings: Settings = settings or settings_of(table)
         broker = url or table.broker or BROKER_DEFAULT
-        ports = ports or recording(system_ports(broker), broker, self.name, table)
+        ports = ports or recording(system_ports(broker), broker, service=self.name, table=table)
         self._clock = ports.clock
         self._engine = Engine(
             self,

@@ -12,6 +12,8 @@ from callcast.ports.observer import Handling, LeaseLost, Records, Settled
 from callcast.runtime.ports import Ports
 from callcast.runtime.subscription import Subscription
 
+# Narrowing by the generic classes would leave their types unknown.
+_CONTRACTS: tuple[type[object], ...] = (Operation, Event)
 NAMED_MAX = 10
 """Messages that one fact names: a lost lease can concern hundreds."""
 
@@ -24,12 +26,11 @@ class Ledger:
         self._service = subscription.service
         self._clock = ports.clock
         self._observer = ports.observer
-        contract = subscription.contract
         self.handling: Handling | None = None
         """Told each verdict, where a record is kept: of the program's own messages."""
-        if isinstance(ports.observer, Records) and isinstance(contract, (Operation, Event)):
+        if isinstance(ports.observer, Records) and isinstance(subscription.contract, _CONTRACTS):
             self.handling = ports.observer.handling(
-                subscription.source.group, subscription.service, contract
+                subscription.source.group, subscription.contract
             )
 
     def enter(self, delivery: Delivery, outcome: Outcome, *, ran: float) -> None:

@@ -58,7 +58,7 @@ def beside(broker: str) -> str:
     return registry.sqlite_path(broker) + SUFFIX
 
 
-def recording(ports: Ports, broker: str | Broker, service: str, table: Table) -> Ports:
+def recording(ports: Ports, broker: str | Broker, *, service: str, table: Table) -> Ports:
     """The ports with an observer that keeps a record, if one is to be kept."""
     record = record_of(broker, table)
     if record is None:

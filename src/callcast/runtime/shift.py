@@ -256,7 +256,7 @@ class Shift:
             ran = now - (ends - self._patience)
             if self._recorded is not None:
                 tries = delivery.round + delivery.crashes
-                self._recorded(delivery.message, outcome, ran, tries)
+                self._recorded(delivery.message, outcome, ran, tries=tries)
             if is_told:
                 self._ledger.enter(delivery, outcome, ran=ran)
         self._conclude(delivery, outcome)

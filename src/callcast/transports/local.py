@@ -91,8 +91,9 @@ def arrival_of(work: Work, operation: Operation[Any, Any], left: float) -> Arriv
 
 
 def _headers(work: Work) -> Mapping[str, str]:
-    """The id of the call, by which the record knows whose attempt was served; and the trace that
-    came in with the caller's own work, which a program without a tracer only passes on.
+    """The id of the call, by which the record knows whose attempt is served, and a trace.
+
+    The trace is that which came in with the caller's own work: without a tracer it goes on so.
     """
     own = {CALL_ID: work.id} if work.id else {}
     if work.context is None or not work.context.headers:

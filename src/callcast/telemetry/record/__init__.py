@@ -29,5 +29,5 @@ def recording(  # noqa: PLR0913 - keyword-only, from one place
     `process` tells the writers of one file apart; it must not be used twice.
     """
     book, ring = Book(), Ring(keeps_all=keeps_all)
-    keeper = Keeper(RecordFile(path), process, book, ring)
+    keeper = Keeper(RecordFile(path), process, book=book, ring=ring)
     return RecordingObserver(inner, clock, service=service, system=system, keeper=keeper)

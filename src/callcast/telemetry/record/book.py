@@ -1,7 +1,7 @@
 """The edges of one process in bounded memory, and what is new in them since the last look.
 
 One thread notes, another collects. What is noted is only ever appended or counted up, so that no
-lock is needed: the collector takes the front of a list away, and remembers how far it had counted.
+lock is needed: the collector puts aside what was appended, and remembers how far it had counted.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from callcast.core.recorded import OTHER, RecordedEdge, RecordedVerb, Side
 EDGES_MAX = 500
 """Edges of one process; those after them are counted together, as ``_OTHER``."""
 PENDING_MAX = 50_000
-"""Durations of one edge that wait to be collected; further ones replace the oldest of them, so
-that a collector that hangs costs no memory (their number is lost then, too)."""
+"""Durations of one edge that wait to be collected, the latest: a collector that hangs costs no
+memory, though what it did not collect is not counted."""
 TRACES_MAX = 1_000
 """Traces of one edge whose calls are being counted."""
 OUTCOMES_MAX = 50
@@ -33,29 +33,49 @@ COARSE = 3_600.0
 EdgeKey = tuple[str, str, str, RecordedVerb, Side]
 
 
+class _Counts(Struct, frozen=True):
+    """How far a line had counted."""
+
+    lost: int = 0
+    put_off: int = 0
+    extra: int = 0
+    failed: int = 0
+    fanned: int = 0
+    traces: int = 0
+    outcomes: dict[str, int] = {}
+
+
+NO_COUNTS = _Counts()
+
+
 class Line:
     """One edge from one side; the noting thread counts up, the collector only reads."""
 
     __slots__ = (
-        "_counted",
+        "_aside",
+        "_counts",
         "_fanned",
         "coarse",
         "extra_attempts",
         "failed_attempts",
         "fan_max",
+        "fanned_calls",
+        "fanned_traces",
         "fine",
+        "is_caller",
         "key",
         "lost",
         "outcomes",
         "put_off",
+        "since",
         "slow",
         "took",
-        "traces",
         "waited",
     )
 
     def __init__(self, key: EdgeKey) -> None:
         self.key = key
+        self.is_caller = key[4] == "caller"
         self.took: deque[float] = deque(maxlen=PENDING_MAX)
         self.waited: deque[float] = deque(maxlen=PENDING_MAX)
         self.outcomes: dict[str, int] = {}
@@ -63,14 +83,18 @@ class Line:
         self.put_off = 0  # attempts that were not the last
         self.extra_attempts = 0
         self.failed_attempts = 0
-        self.traces = 0
+        self.fanned_calls = 0  # of those that were made by a handler
+        self.fanned_traces = 0  # and in how many traces; all others have a trace each
         self.fan_max = 0
         self.slow = SLOW
         self._fanned: dict[str, int] = {}
-        # Changed by the collector alone.
-        self._counted = (0, 0, 0, 0, 0, {})
+        # Changed by the collector alone: what was put aside, and how far it had been counted at
+        # the last two collections.
+        self._aside: tuple[deque[float], deque[float]] = (deque(), deque())
+        self._counts = (NO_COUNTS, NO_COUNTS)
         self.fine = _edge(key)
         self.coarse = _edge(key)
+        self.since = 0.0
 
     def fail(self, outcome: str) -> None:
         """Count a failure, or a verdict that is not done, by one word."""
@@ -80,57 +104,62 @@ class Line:
 
     def fan(self, correlation_id: str) -> None:
         """Count one more of a trace."""
+        self.fanned_calls += 1
         fanned = self._fanned
         count = fanned.get(correlation_id, 0) + 1
         if count == 1:
-            self.traces += 1
+            self.fanned_traces += 1
             if len(fanned) >= TRACES_MAX:
                 del fanned[next(iter(fanned))]
         fanned[correlation_id] = count
-        if count > self.fan_max:
-            self.fan_max = count
+        self.fan_max = max(self.fan_max, count)
 
     def collected(self) -> RecordedEdge | None:
-        """What is new; None when nothing is."""
-        took = _taken(self.took)
-        waited = _taken(self.waited)
-        outcomes = dict(self.outcomes)
-        before, self._counted = (
-            self._counted,
-            (
-                self.lost,
-                self.put_off,
-                self.extra_attempts,
-                self.failed_attempts,
-                self.traces,
-                outcomes,
-            ),
-        )
-        if not took and self._counted == before:
+        """What was new before the last time; None when nothing was.
+
+        What is put aside now is only read the next time, for the noting thread may be about to
+        append to it. A sample and its verdict may fall into two collections, so a difference may
+        be negative: only the sums are exact.
+        """
+        took, waited = self._aside
+        before, after = self._counts
+        self._aside = (self.took, self.waited)
+        self.took, self.waited = deque(maxlen=PENDING_MAX), deque(maxlen=PENDING_MAX)
+        self._counts = (after, self._counted())
+        if not took and before == after:
             return None
         new = _edge(self.key)
-        lost, put_off, extra, failed, traces, known = before
-        new.errors = self._counted[0] - lost
-        new.count = max(0, len(took) - (self._counted[1] - put_off))
-        new.attempts = len(took) + self._counted[2] - extra
-        new.attempt_errors = self._counted[3] - failed
-        new.traces = self._counted[4] - traces
-        new.calls_per_trace_max = self.fan_max
-        new.outcomes = {
-            word: count - known.get(word, 0)
-            for word, count in outcomes.items()
-            if count != known.get(word, 0)
-        }
-        done = len(took) - sum(new.outcomes.values())
-        if self.key[4] == "callee" and self.key[3] != "call" and done > 0:
-            new.outcomes["done"] = done
-        (new.latency if self.key[4] == "caller" else new.work).record_all(took)
+        new.errors = after.lost - before.lost
+        new.count = len(took) - (after.put_off - before.put_off)
+        new.attempts = len(took) + after.extra - before.extra
+        new.attempt_errors = after.failed - before.failed
+        for word, count in after.outcomes.items():
+            if count != before.outcomes.get(word, 0):
+                new.outcomes[word] = count - before.outcomes.get(word, 0)
+        if self.is_caller:
+            fanned = after.fanned - before.fanned
+            new.traces = len(took) - fanned + after.traces - before.traces
+            new.calls_per_trace_max = max(1, self.fan_max)
+        elif self.key[3] != "call":
+            new.outcomes["done"] = len(took) - sum(new.outcomes.values())
+        (new.latency if self.is_caller else new.work).record_all(took)
         new.queue_time.record_all(waited)
         return new
 
+    def _counted(self) -> _Counts:
+        return _Counts(
+            self.lost,
+            self.put_off,
+            self.extra_attempts,
+            self.failed_attempts,
+            self.fanned_calls,
+            self.fanned_traces,
+            dict(self.outcomes),
+        )
+
     def learn_slow(self) -> None:
         """Find out from the long slot which durations are slow."""
-        seen = self.coarse.latency if self.key[4] == "caller" else self.coarse.work
+        seen = self.coarse.latency if self.is_caller else self.coarse.work
         if seen.count >= SLOW_LEAST:
             self.slow = seen.quantile(0.99)
 
@@ -139,8 +168,11 @@ class Entry(Struct, frozen=True):
     """What one edge was in one slot of time."""
 
     start: float
-    """Seconds since the epoch."""
+    """Seconds since the epoch, at which the slot began."""
     span: float
+    since: float
+    until: float
+    """Between which times its first and last thing were noted, to a second."""
     edge: RecordedEdge
 
 
@@ -149,7 +181,7 @@ class Book:
 
     def __init__(self) -> None:
         self._lines: dict[EdgeKey, Line] = {}  # added to by line(), from the noting thread alone
-        self._fine_at = self._coarse_at = 0.0  # changed by collected() alone
+        self._fine_at = self._coarse_at = self._looked = 0.0  # changed by collected() alone
 
     def line(self, key: EdgeKey) -> Line:
         """The edge of this key; beyond the bound, the one that stands for all others."""
@@ -171,19 +203,22 @@ class Book:
                 line.fine = _edge(line.key)
             if coarse_at != self._coarse_at:
                 line.coarse = _edge(line.key)
+                line.since = 0.0
         self._fine_at, self._coarse_at = fine_at, coarse_at
+        earliest = min(self._looked or wall, wall - 1.0)  # what is written was put aside before
+        self._looked = wall
         for line in lines:
             new = line.collected()
             if new is None:
                 continue
-            for slot in (line.fine, line.coarse):
-                summed(slot, new)
-                slot.window = wall
+            line.since = line.since or max(coarse_at, earliest)
+            summed(line.fine, new)
+            summed(line.coarse, new)
             line.fine.peak_rate = line.fine.count / FINE
             line.coarse.peak_rate = max(line.coarse.peak_rate, line.fine.peak_rate)
             line.learn_slow()
-            yield Entry(fine_at, FINE, line.fine)
-            yield Entry(coarse_at, COARSE, line.coarse)
+            yield Entry(fine_at, FINE, max(fine_at, line.since), wall, line.fine)
+            yield Entry(coarse_at, COARSE, line.since, wall, line.coarse)
 
 
 def summed(edge: RecordedEdge, other: RecordedEdge) -> None:
@@ -204,8 +239,3 @@ def summed(edge: RecordedEdge, other: RecordedEdge) -> None:
 def _edge(key: EdgeKey) -> RecordedEdge:
     caller, callee, name, verb, side = key
     return RecordedEdge(caller=caller, callee=callee, name=name, verb=verb, side=side)
-
-
-def _taken(samples: deque[float]) -> list[float]:
-    """Take away what is there now; what is appended meanwhile stays."""
-    return [samples.popleft() for _ in range(len(samples))]

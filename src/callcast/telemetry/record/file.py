@@ -39,7 +39,8 @@ LOCK_WAIT = 2.0
 _SCHEMA = f"""
 create table if not exists edges(
     process text not null, start real not null, span real not null, key text not null,
-    until real not null, data blob not null, primary key(process, start, span, key));
+    since real not null, until real not null, data blob not null,
+    primary key(process, start, span, key));
 create index if not exists edges_by_span on edges(span, start);
 create table if not exists spans(
     id integer primary key, trace_id text not null, correlation_id text not null,
@@ -67,7 +68,7 @@ class RecordFile:
         with connection:
             connection.execute("begin immediate")
             connection.executemany(
-                "insert or replace into edges values (?, ?, ?, ?, ?, ?)",
+                "insert or replace into edges values (?, ?, ?, ?, ?, ?, ?)",
                 [_row(process, entry) for entry in entries],
             )
             connection.executemany(
@@ -111,13 +112,12 @@ class RecordFile:
 def read_edges(path: str, span: float, since: float) -> Iterator[tuple[str, Entry]]:
     """Process and slot of all slots of this length that began at `since` or later."""
     with closing(_reader(path)) as connection:
-        for process, start, until, data in connection.execute(
-            "select process, start, until, data from edges where span = ? and start >= ?",
+        for process, start, since_, until, data in connection.execute(
+            "select process, start, since, until, data from edges where span = ? and start >= ?",
             (span, since),
         ):
             edge = msgspec.msgpack.decode(data, type=RecordedEdge, dec_hook=_histogram)
-            edge.window = until
-            yield process, Entry(start, span, edge)
+            yield process, Entry(start, span, since_, until, edge)
 
 
 def read_spans(path: str, ids: Sequence[str] | None = None) -> Sequence[RecordedSpan]:
@@ -135,11 +135,11 @@ def read_spans(path: str, ids: Sequence[str] | None = None) -> Sequence[Recorded
         return [msgspec.json.decode(data, type=RecordedSpan) for (data,) in rows]
 
 
-def _row(process: str, entry: Entry) -> tuple[str, float, float, str, float, bytes]:
+def _row(process: str, entry: Entry) -> tuple[str, float, float, str, float, float, bytes]:
     edge = entry.edge
-    key = "\0".join((edge.caller, edge.callee, edge.name, edge.verb, edge.side))
+    key = repr((edge.caller, edge.callee, edge.name, edge.verb, edge.side))
     data = msgspec.msgpack.encode(edge, enc_hook=_members)
-    return process, entry.start, entry.span, key, edge.window, data
+    return process, entry.start, entry.span, key, entry.since, entry.until, data
 
 
 def _span_row(span: RecordedSpan) -> tuple[str, str, str, float, bytes]:

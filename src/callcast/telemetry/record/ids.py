@@ -42,13 +42,13 @@ def attempt_span(call_id: str, attempt: int) -> str:
     return _digest(8, "attempt", call_id, str(attempt))
 
 
-def run_span(id: str, group: str, name: str, round_: int = 0) -> str:
+def run_span(id: str, group: str, name: str, *, tries: int = 0) -> str:
     """The span of handling a message, or of serving a call.
 
     What the handler does has it as its parent; it does not know the round, so the reader puts it
     beneath the round in whose time it lies.
     """
-    return _digest(8, "run", id, group, name, str(round_) if round_ else "")
+    return _digest(8, "run", id, group, name, str(tries) if tries else "")
 
 
 def span_around(context: Context | None) -> str:

@@ -27,7 +27,7 @@ _log = logging.getLogger("callcast")
 class Keeper:
     """One file, one thread; a file that cannot be written is told once, and tried again."""
 
-    def __init__(self, file: RecordFile, process: str, book: Book, ring: Ring) -> None:
+    def __init__(self, file: RecordFile, process: str, *, book: Book, ring: Ring) -> None:
         self._file = file
         self._process = process
         self.book: Book = book
@@ -76,11 +76,16 @@ class Keeper:
             self.ring.put_back(spans)
             self._fail(error)
 
+    def finish(self, wall: float) -> None:
+        """Write all that was noted until now, and close the file."""
+        self.write(wall)  # which puts aside what the next one writes
+        self.write(wall)
+        self._file.close()
+
     def _run(self, wall: Callable[[], float]) -> None:
         while not self._stopping.wait(EVERY):
             self.write(wall())
-        self.write(wall())
-        self._file.close()
+        self.finish(wall())
 
     def _fail(self, error: Exception) -> None:
         self._file.close()

@@ -16,8 +16,6 @@ from callcast.telemetry import names
 from callcast.telemetry.record import ids
 from callcast.telemetry.spans import (
     Described,
-    described,
-    described_attempt,
     error_type,
     outcome_type,
 )
@@ -43,14 +41,28 @@ class Took(Struct, frozen=True):
     """A value of ``error.type``; empty when there was none."""
 
 
-def span_of(work: Work, service: str, system: str, place: Place, took: Took) -> RecordedSpan:
-    """The span around this work."""
-    return _made(work, service, described(work, system), (place, took))
-
-
-def span_of_attempt(work: Work, url: str, service: str, place: Place, took: Took) -> RecordedSpan:
-    """The span of one attempt at this URL."""
-    return _made(work, service, described_attempt(work, url), (place, took))
+def span_of(work: Work, what: Described, *, service: str, place: Place, took: Took) -> RecordedSpan:
+    """The span of this work in the service whose it is."""
+    said = ids_of(work)
+    attributes = dict(what.attributes)
+    if took.error:
+        attributes[names.ERROR_TYPE] = took.error
+    return RecordedSpan(
+        trace_id=place.trace_id,
+        span_id=place.span_id,
+        parent_id=place.parent_id,
+        service=service,
+        name=what.name,
+        kind=_KINDS[what.kind.name],
+        start=took.start,
+        took=took.seconds,
+        is_error=bool(took.error),
+        attributes=attributes,
+        links=place.links,
+        message_id=work.id,
+        correlation_id=correlation_of(work),
+        causation_id="" if said is None else _cause(work, said),
+    )
 
 
 def place_of(work: Work) -> Place:
@@ -125,10 +137,10 @@ def _served(work: Work) -> Place:
 
 def _handled(work: Work, message: Message) -> Place:
     trace, parent = incoming_trace(message)
-    own = ids.run_span(message.id, work.peer, work.name, work.round + work.crashes)
+    own = ids.run_span(message.id, work.peer, work.name, tries=work.round + work.crashes)
     if is_redriven(message):
         again = message.headers[names.REDRIVE_COUNT]
-        own = ids.run_span(message.id, work.peer, f"{work.name} {again}", work.round)
+        own = ids.run_span(message.id, work.peer, f"{work.name} {again}", tries=work.round)
         correlation = message.correlation_id or message.id
         return Place(ids.trace_of(correlation, again), own, links=((trace, parent),))
     return Place(trace, own, parent)
@@ -137,30 +149,6 @@ def _handled(work: Work, message: Message) -> Place:
 def _trace(context: Context | None, correlation_id: str) -> str:
     trace = "" if context is None else ids.came(context.headers)[0]
     return trace or ids.trace_of(correlation_id)
-
-
-def _made(work: Work, service: str, what: Described, at: tuple[Place, Took]) -> RecordedSpan:
-    place, took = at
-    said = ids_of(work)
-    attributes = dict(what.attributes)
-    if took.error:
-        attributes[names.ERROR_TYPE] = took.error
-    return RecordedSpan(
-        trace_id=place.trace_id,
-        span_id=place.span_id,
-        parent_id=place.parent_id,
-        service=service,
-        name=what.name,
-        kind=_KINDS[what.kind.name],
-        start=took.start,
-        took=took.seconds,
-        is_error=bool(took.error),
-        attributes=attributes,
-        links=place.links,
-        message_id=work.id,
-        correlation_id=correlation_of(work),
-        causation_id="" if said is None else _cause(work, said),
-    )
 
 
 def _cause(work: Work, said: Context) -> str:

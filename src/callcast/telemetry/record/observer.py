@@ -6,7 +6,7 @@ ids that it gave them; else with derived ones (`ids`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 
 from opentelemetry import trace
@@ -15,15 +15,18 @@ from opentelemetry.trace import SpanContext
 from callcast.core.contract import Operation
 from callcast.core.message import Message
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release
-from callcast.core.recorded import CALL_ID
+from callcast.core.recorded import CALL_ID, RecordedVerb
 from callcast.core.work import CALL, CONSUME, PUBLISH, SERVE, Work
 from callcast.ports.clock import Clock
-from callcast.ports.observer import Fact, Handling, Moved, Observer, Retried, WorkSpan
+from callcast.ports.observer import Contract, Fact, Handling, Moved, Observer, Retried, WorkSpan
 from callcast.telemetry.record import ids, making
 from callcast.telemetry.record.book import Line
 from callcast.telemetry.record.keeper import Keeper
 from callcast.telemetry.record.making import Place, Took
 from callcast.telemetry.record.ring import Ring
+from callcast.telemetry.spans import described, described_attempt
+
+_OPERATION: type[object] = Operation  # narrowing by the generic class leaves its types unknown
 
 
 class RecordingObserver:
@@ -37,14 +40,17 @@ class RecordingObserver:
     ) -> None:
         self._inner = inner
         self._clock = clock
-        self._now = clock.now
+        self.now: Callable[[], float] = clock.now
+        """Monotonic seconds."""
+        self.wall: Callable[[], float] = clock.wall
+        """Seconds since the epoch."""
         self._service = service
         self._system = system
         self._keeper = keeper
         self._book = keeper.book
         self._ring = keeper.ring
         # By what is at hand; added to as work comes along.
-        self._sent: dict[tuple[str, str], Line] = {}
+        self._sent: dict[str, Line] = {}
         self._called: dict[tuple[str, str], Line] = {}
         self._served: dict[str, Line] = {}
 
@@ -65,7 +71,7 @@ class RecordingObserver:
         before = trace.get_current_span().get_span_context()
         span = self._inner.begin(work)
         place = _placed(making.place_of(work), before, work)
-        return _Kept(span, self, work, place)
+        return _Kept(span, self, work=work, place=place)
 
     def attempt(self, work: Work, url: str) -> WorkSpan:
         """Start the span of an attempt."""
@@ -74,7 +80,7 @@ class RecordingObserver:
         place = making.place_of_attempt(work)
         if self._inner.is_tracing:
             place = _placed(place, before, work)
-        return _Kept(span, self, work, place, url)
+        return _Kept(span, self, work=work, place=place, url=url)
 
     def occupying(self, work: Work) -> AbstractContextManager[object]:
         """Pass it on."""
@@ -101,9 +107,7 @@ class RecordingObserver:
         """Pass it on; a retry is one attempt more."""
         self._inner.tell(fact)
         if isinstance(fact, Retried):
-            line = self._called.get((self._service, fact.name)) or self._sent.get(
-                (self._service, fact.name)
-            )
+            line = self._called.get((self._service, fact.name)) or self._sent.get(fact.name)
             if line is not None:
                 line.failed_attempts += 1
                 if fact.outcome == "retried":
@@ -119,29 +123,35 @@ class RecordingObserver:
         """Write what is left, and end. Idempotent."""
         await self._keeper.stop(self._clock)
 
-    def write(self) -> None:
-        """Write now what is new."""
-        self._keeper.write(self._clock.wall())
+    def finish(self) -> None:
+        """Write down all that was noted until now, in this thread."""
+        self._keeper.finish(self._clock.wall())
 
     def note(self, work: Work, took: float, error: BaseException | None) -> None:
         """Count a call, a served call or a publish, and keep its span if it is wanted."""
-        line = self._count(work, took, error)
+        message = work.message
+        if error is None and message is not None and message.causation_id is None:
+            # What most programs publish most of; written flat, for each name looked up costs.
+            line = self._sent.get(work.name) or self._publishing(work, message)
+            line.took.append(took)
+            if took <= line.slow and self._ring.traces_left <= 0:
+                return
+        else:
+            line = self._count(work, took, error)
         correlation = making.correlation_of(work)
         failed = isinstance(error, Exception)
         if self._ring.wants(correlation, failed=failed, slow=took > line.slow):
             self.keep(work, making.place_of(work), self._ended(took, work, error))
 
-    def handling(self, group: str, service: str, contract: object) -> Handling:
+    def handling(self, group: str, contract: Contract) -> Handling:
         """Return what counts the verdicts of one subscription."""
-        return _Handlings(self, group, service, contract)
+        return _Handlings(self, group, contract).told()
 
-    def keep(self, work: Work, place: Place, took: Took, url: str = "") -> None:
+    def keep(self, work: Work, place: Place, took: Took, *, url: str = "") -> None:
         """Keep the span of this work, or of its attempt at `url`."""
+        what = described_attempt(work, url) if url else described(work, self._system)
         service = self.service_of(work)
-        if url:
-            self._ring.keep(making.span_of_attempt(work, url, service, place, took))
-        else:
-            self._ring.keep(making.span_of(work, service, self._system, place, took))
+        self._ring.keep(making.span_of(work, what, service=service, place=place, took=took))
 
     def wants(self, work: Work, *, failed: bool) -> bool:
         """Whether a span that a tracer has made is to be kept."""
@@ -155,14 +165,6 @@ class RecordingObserver:
     def ring(self) -> Ring:
         """The spans that are kept."""
         return self._ring
-
-    def now(self) -> float:
-        """Monotonic seconds."""
-        return self._now()
-
-    def wall(self) -> float:
-        """Seconds since the epoch."""
-        return self._clock.wall()
 
     def service_of(self, work: Work) -> str:
         """Whose span it is: of the handler that runs, or of what runs outside of any."""
@@ -179,7 +181,9 @@ class RecordingObserver:
 
     def _count(self, work: Work, took: float, error: BaseException | None) -> Line:
         if work.kind is PUBLISH and work.message is not None:
-            line = self._publishing(work, work.message)
+            line = self._sent.get(work.name) or self._publishing(work, work.message)
+            if work.message.causation_id is not None:
+                line.fan(making.correlation_of(work))
         elif work.kind is SERVE:
             line = self._served.get(work.name) or self._serving(work)
         else:
@@ -192,17 +196,12 @@ class RecordingObserver:
         return line
 
     def _publishing(self, work: Work, message: Message) -> Line:
-        key = (message.source, work.name)
-        line = self._sent.get(key)
-        if line is None:
-            callee = work.contract.service if isinstance(work.contract, Operation) else ""
-            verb = "cast" if callee else "publish"
-            line = self._book.line((message.source, callee, work.name, verb, "caller"))
-            self._sent[key] = line
-        if message.causation_id is None:
-            line.traces += 1
-        else:
-            line.fan(message.correlation_id or message.id)
+        """The edge of what this bus publishes under this name."""
+        is_cast = isinstance(work.contract, _OPERATION)
+        callee = str(getattr(work.contract, "service", "")) if is_cast else ""
+        verb: RecordedVerb = "cast" if is_cast else "publish"
+        line = self._book.line((message.source, callee, work.name, verb, "caller"))
+        self._sent[work.name] = line
         return line
 
     def _serving(self, work: Work) -> Line:
@@ -218,9 +217,7 @@ class RecordingObserver:
         if line is None:
             line = self._book.line((caller, work.peer, work.name, "call", "caller"))
             self._called[key] = line
-        if context is None:
-            line.traces += 1
-        else:
+        if context is not None:
             line.fan(context.correlation_id)
         return line
 
@@ -230,8 +227,14 @@ class _Kept:
 
     __slots__ = ("_began", "_observer", "_place", "_span", "_url", "_work")
 
-    def __init__(  # noqa: PLR0913 - one record of what a span is of
-        self, span: WorkSpan, observer: RecordingObserver, work: Work, place: Place, url: str = ""
+    def __init__(
+        self,
+        span: WorkSpan,
+        observer: RecordingObserver,
+        *,
+        work: Work,
+        place: Place,
+        url: str = "",
     ) -> None:
         self._span = span
         self._observer = observer
@@ -255,68 +258,72 @@ class _Kept:
             failure = making.failure_in(outcome)
         if observer.wants(work, failed=bool(failure)):
             took = observer.now() - self._began
-            observer.keep(work, self._place, Took(observer.wall() - took, took, failure), self._url)
+            ended = Took(observer.wall() - took, took, failure)
+            observer.keep(work, self._place, ended, url=self._url)
 
 
 class _Handlings:
     """Counts the verdicts of one subscription, by the sender of the message."""
 
-    __slots__ = ("_contract", "_group", "_is_cast", "_lines", "_name", "_observer", "_ring")
-
-    def __init__(
-        self, observer: RecordingObserver, group: str, service: str, contract: object
-    ) -> None:
-        del service
+    def __init__(self, observer: RecordingObserver, group: str, contract: Contract) -> None:
         self._observer = observer
         self._group = group
         self._contract = contract
-        self._name = str(getattr(contract, "name", ""))
-        self._is_cast = isinstance(contract, Operation)
-        self._lines: dict[str, Line] = {}
-        self._ring = observer.ring
 
-    def __call__(self, message: Message, outcome: Outcome, took: float, round_: int, /) -> None:
-        if isinstance(outcome, Release):
-            return
-        source = message.source
-        line = self._lines.get(source)
-        if line is None:
-            line = self._lines[source] = self._observer.line(
-                source, self._group, self._name, is_cast=self._is_cast
-            )
-        line.took.append(took)
-        line.waited.append(self._observer.wall() - took - message.time)
-        is_done = isinstance(outcome, Done)
-        if not is_done:
-            self._failed(line, outcome)
-        if self._ring.wants(
-            message.correlation_id or message.id, failed=not is_done, slow=took > line.slow
-        ):
-            self._keep(message, outcome, took, round_)
+    def told(self) -> Handling:
+        """The function that is told each verdict: what it needs is at hand, not looked up."""
+        ring, wall, new, failed = self._observer.ring, self._observer.wall, self._line, _failed
+        lines: dict[str, Line] = {}
 
-    def _failed(self, line: Line, outcome: Outcome) -> None:
-        line.fail(type(outcome).__name__.lower())
-        line.failed_attempts += 1
-        if isinstance(outcome, Dead):
-            line.lost += 1
-        else:
-            line.put_off += 1
+        def told(message: Message, outcome: Outcome, took: float, *, tries: int) -> None:
+            source = message.source
+            line = lines.get(source) or lines.setdefault(source, new(source))
+            is_done = type(outcome) is Done
+            if not is_done and not failed(line, outcome):
+                return
+            line.took.append(took)
+            line.waited.append(wall() - took - message.time)
+            slow = took > line.slow
+            correlation = message.correlation_id or message.id
+            if is_done and not slow and ring.traces_left <= 0 and correlation not in ring.followed:
+                return
+            if ring.wants(correlation, failed=not is_done, slow=slow):
+                self._keep(message, outcome, took, tries=tries)
 
-    def _keep(self, message: Message, outcome: Outcome, took: float, round_: int) -> None:
+        return told
+
+    def _line(self, source: str) -> Line:
+        is_cast = isinstance(self._contract, _OPERATION)
+        return self._observer.line(source, self._group, self._contract.name, is_cast=is_cast)
+
+    def _keep(self, message: Message, outcome: Outcome, took: float, *, tries: int) -> None:
         observer = self._observer
         if observer.is_tracing:  # its span has come by `begin` already
             return
         work = Work(
             CONSUME,
-            self._name,
+            self._contract.name,
             message.id,
             self._contract,
             self._group,
             message=message,
-            round=round_,
+            round=tries,
         )
         ended = Took(observer.wall() - took, took, making.failure_in(outcome))
         observer.keep(work, making.place_of(work), ended)
+
+
+def _failed(line: Line, outcome: Outcome) -> bool:
+    """Count a verdict that is not `Done`; False for one that was no attempt."""
+    if isinstance(outcome, Release):
+        return False
+    line.fail(type(outcome).__name__.lower())
+    line.failed_attempts += 1
+    if isinstance(outcome, Dead):
+        line.lost += 1
+    else:
+        line.put_off += 1
+    return True
 
 
 def _placed(derived: Place, before: SpanContext, work: Work) -> Place:
@@ -334,6 +341,5 @@ def _placed(derived: Place, before: SpanContext, work: Work) -> Place:
         else:
             parent, links = "", (came,)
     elif work.kind is SERVE and (not parent or trace.format_trace_id(before.trace_id) != trace_id):
-        headers = {} if work.context is None else work.context.headers
-        parent = ids.came(headers)[1]
+        parent = "" if work.context is None else ids.came(work.context.headers)[1]
     return Place(trace_id, trace.format_span_id(here.span_id), parent, links)

@@ -66,8 +66,8 @@ def _joined(entries: Iterable[Entry]) -> Sequence[RecordedEdge]:
     for entry in entries:
         edge = entry.edge
         key = (edge.caller, edge.callee, edge.name, edge.verb, edge.side)
-        first, last = times.get(key, (entry.start, edge.window))
-        times[key] = (min(first, entry.start), max(last, edge.window))
+        first, last = times.get(key, (entry.since, entry.until))
+        times[key] = (min(first, entry.since), max(last, entry.until))
         # Of several processes at once the peaks add up: an upper bound, for they need not meet.
         at = peaks.setdefault(key, {})
         at[entry.start] = at.get(entry.start, 0.0) + edge.peak_rate
@@ -117,10 +117,10 @@ def _beneath(
     if span.kind in {"server", "consumer"}:
         if span.parent_id in by_id or span.links:
             return span
-        parent = published.get(span.message_id, "") if span.kind == "consumer" else ""
-        return replace(span, parent_id=parent) if parent else span
+        origin = published.get(span.message_id, "") if span.kind == "consumer" else ""
+        return replace(span, parent_id=origin) if origin else span
     parent = by_id.get(span.parent_id)
-    if parent is not None and (parent.kind not in {"consumer"} or _covers(parent, span)):
+    if parent is not None and (parent.kind != "consumer" or _covers(parent, span)):
         return span
     # Of several rounds of one message it is that in whose time this was begun.
     rounds = runs.get(span.causation_id, ()) if span.causation_id else ()

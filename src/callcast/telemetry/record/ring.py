@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 from callcast.core.recorded import RecordedSpan
 
@@ -22,9 +23,11 @@ class Ring:
     def __init__(self, *, keeps_all: bool = False) -> None:
         self._keeps_all = keeps_all
         self._spans: deque[RecordedSpan] = deque()
-        self._followed: dict[str, None] = {}  # correlation ids; changed by wants() alone
+        self.followed: dict[str, None] = {}
+        """Correlation ids; changed by `wants` alone, looked at before it is asked."""
         # Counted down by wants(), set anew by taken(): at worst one more is kept.
-        self._traces_left = TRACES_A_SECOND
+        self.traces_left: float = inf if keeps_all else TRACES_A_SECOND
+        """How many new traces will be followed; looked at before `wants` is asked at all."""
         self._slow_left = SLOW_A_SECOND
         self.dropped = 0
 
@@ -45,7 +48,8 @@ class Ring:
 
     def taken(self) -> list[RecordedSpan]:
         """All that is kept, once a second or so; there is room again."""
-        self._traces_left = TRACES_A_SECOND
+        if not self._keeps_all:
+            self.traces_left = TRACES_A_SECOND
         self._slow_left = SLOW_A_SECOND
         return [self._spans.popleft() for _ in range(len(self._spans))]
 
@@ -56,12 +60,12 @@ class Ring:
         self._spans.extendleft(reversed(spans[:room]))
 
     def _follows(self, correlation_id: str) -> bool:
-        followed = self._followed
+        followed = self.followed
         if correlation_id in followed:
             return True
-        if self._traces_left <= 0:
+        if self.traces_left <= 0:
             return False
-        self._traces_left -= 1
+        self.traces_left -= 1
         if len(followed) >= FOLLOWED_MAX:
             del followed[next(iter(followed))]
         followed[correlation_id] = None
