@@ -67,6 +67,8 @@ class Terms(Struct, frozen=True, kw_only=True):
     """The longest sum of waits between the attempts."""
     retry_budget: float | None = None
     """Retries as a share of calls; None: no budget."""
+    gives_way: bool | None = None
+    """Whether it does not retry while its own caller does, as calls of this package do not."""
     has_fallback: bool | None = None
     is_idempotent: bool | None = None
     has_outbox: bool | None = None

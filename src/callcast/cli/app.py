@@ -13,6 +13,7 @@ from callcast.cli.failure import Interrupted, failure_of
 
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
+        "advise": ("advise.command:advise", "Say what should be a call and what a cast."),
         "backup": ("backup:backup", "Copy a broker's file while it is in use."),
         "demo": ("demo.command:demo", "Run a shop of five services, break it, and count."),
         "dlq": ("dlq:dlq", "Look at dead letters and send them again."),
@@ -24,7 +25,9 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "replay": ("replay:replay", "Hand a group again what was published in a time."),
         "resume": ("pausing:resume", "Let a paused group go on."),
         "run": ("run:run", "Serve calls and consume messages."),
+        "top": ("top:top", "Show calls and casts as they go, from the local record."),
         "topology": ("topology:topology", "Compare what code needs with what the broker has."),
+        "trace": ("trace:trace", "Show where one order has been, and what it waited for."),
     }
 )
 """Name, where it is, and its line in the list, which is printed without loading anything."""

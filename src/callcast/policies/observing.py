@@ -1,12 +1,13 @@
-"""Trace and Measure: spans and durations around all four kinds of work."""
+"""Trace, Measure and Noted: spans and durations around all four kinds of work."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TypeVar
 
 from callcast.core.work import Next, Work
 from callcast.ports.clock import Clock
-from callcast.ports.observer import Observer
+from callcast.ports.observer import Observer, Records
 
 R = TypeVar("R")
 
@@ -45,4 +46,27 @@ class Measure:
             self._measure(work, self._now() - start, error)
             raise
         self._measure(work, self._now() - start, None)
+        return result
+
+    def noting(self, records: Records) -> Noted:
+        """The layer that stands here while nobody measures: for the record alone."""
+        return Noted(records, self._now)
+
+
+class Noted:
+    """How long the work took and how it ended, in the local record."""
+
+    def __init__(self, records: Records, now: Callable[[], float]) -> None:
+        self._note = records.note
+        self._now = now
+
+    async def __call__(self, work: Work, proceed: Next[R], /) -> R:
+        """Do the work and tell its duration in seconds."""
+        start = self._now()
+        try:
+            result = await proceed(work)
+        except BaseException as error:
+            self._note(work, self._now() - start, error)
+            raise
+        self._note(work, self._now() - start, None)
         return result

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
 from callcast.core.message import Message
+from callcast.core.outcome import Outcome
 from callcast.core.work import Work
 
 
@@ -197,4 +198,42 @@ class Observer(Protocol):
 
     def tell(self, fact: Fact) -> None:
         """Take note of a fact: a log line and a metric."""
+        ...
+
+
+class Contract(Protocol):
+    """An `Operation` or an `Event`."""
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        ...
+
+
+class Handling(Protocol):
+    """Takes note of the deliveries of one subscription."""
+
+    def __call__(self, message: Message, outcome: Outcome, took: float, *, tries: int) -> None:
+        """One verdict, after a handling of `took` seconds that ended now; `tries` were before."""
+        ...
+
+
+@runtime_checkable
+class Records(Protocol):
+    """An observer that keeps a record of its own of all work, whether or not anybody traces."""
+
+    def note(self, work: Work, took: float, error: BaseException | None) -> None:
+        """Take note of a call, a served call or a publish that took so many seconds."""
+        ...
+
+    def handling(self, group: str, contract: Contract) -> Handling:
+        """Return what is told each verdict of this group on messages of this contract."""
+        ...
+
+    def start(self) -> None:
+        """Begin to write the record down, now and then. Idempotent."""
+        ...
+
+    async def stop(self) -> None:
+        """Write down what is left, and end. Idempotent."""
         ...

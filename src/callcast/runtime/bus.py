@@ -22,6 +22,7 @@ from callcast.runtime.envelope import Sending
 from callcast.runtime.idling import until_idle
 from callcast.runtime.peers import Peer
 from callcast.runtime.ports import Ports
+from callcast.runtime.recording import recording
 from callcast.runtime.replies import answer_by
 from callcast.runtime.service import Service
 from callcast.runtime.settings import (
@@ -68,7 +69,7 @@ class Bus:
         self.services: tuple[Service, ...] = tuple(services)
         self.settings: Settings = settings or settings_of(table)
         broker = url or table.broker or BROKER_DEFAULT
-        ports = ports or system_ports(broker)
+        ports = ports or recording(system_ports(broker), broker, service=self.name, table=table)
         self._clock = ports.clock
         self._engine = Engine(
             self,

@@ -26,6 +26,7 @@ from callcast.core.message import Message
 from callcast.core.work import Next
 from callcast.ports.broker import Broker, Retires
 from callcast.ports.codec import Codec
+from callcast.ports.observer import Records
 from callcast.ports.session import Database
 from callcast.ports.transport import Asgi, Transport
 from callcast.runtime import recipes, registry
@@ -101,6 +102,8 @@ class Engine:
         self._was_started = True
         self._check_peers()
         running = self._running = Running(self, self._plan)
+        if isinstance(self._ports.observer, Records):
+            self._ports.observer.start()
         self.desk.is_open = True
         try:
             await running.open(self._bus)
@@ -133,6 +136,8 @@ class Engine:
         finally:
             self.desk.is_open = False
             await self.calls.close()
+            if isinstance(self._ports.observer, Records):
+                await self._ports.observer.stop()
         if running.fatal is not None:
             raise running.fatal
 
@@ -141,7 +146,9 @@ class Engine:
     ) -> Awaitable[object]:
         """Send a message of this contract, durably, within the publish deadline."""
         sender = self.running.sender
-        return sender.send(message) if sender.knows(contract) else sender.first(contract, message)
+        if sender.knows(contract):
+            return sender.send(message, contract=contract)
+        return sender.first(contract, message)
 
     def transaction(self, service: Service | None) -> AbstractAsyncContextManager[Transaction]:
         """A transaction on the database of a hosted service."""

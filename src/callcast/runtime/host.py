@@ -244,7 +244,9 @@ class Host:
         layers: list[Layer[Outcome]] = recipes.consume(parts, house.ports)
         if isinstance(contract, Operation):
             layers.insert(0, AnswerErrors(house.name, house.ports.clock, house.send))
-        return recipes.assembled(layers, self._handling(handler, bound), house.ports.observer)
+        handle = self._handling(handler, bound)
+        # The record is told each verdict by the worker, which knows more of it.
+        return recipes.assembled(layers, handle, house.ports.observer, is_noted=False)
 
     def _handling(self, handler: Handler, bound: Bound) -> Callable[[Work], Awaitable[Outcome]]:
         """The innermost step of CONSUME: the handler in its context, then the answer, if any."""

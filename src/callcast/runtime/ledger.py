@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from callcast.core.context import AMBIENT, context_of
+from callcast.core.contract import Event, Operation
 from callcast.core.outcome import Dead, Done, Later, Outcome
 from callcast.ports.broker import Delivery
-from callcast.ports.observer import LeaseLost, Settled
+from callcast.ports.observer import Handling, LeaseLost, Records, Settled
 from callcast.runtime.ports import Ports
 from callcast.runtime.subscription import Subscription
 
+# Narrowing by the generic classes would leave their types unknown.
+_CONTRACTS: tuple[type[object], ...] = (Operation, Event)
 NAMED_MAX = 10
 """Messages that one fact names: a lost lease can concern hundreds."""
 
@@ -23,6 +26,12 @@ class Ledger:
         self._service = subscription.service
         self._clock = ports.clock
         self._observer = ports.observer
+        self.handling: Handling | None = None
+        """Told each verdict, where a record is kept: of the program's own messages."""
+        if isinstance(ports.observer, Records) and isinstance(subscription.contract, _CONTRACTS):
+            self.handling = ports.observer.handling(
+                subscription.source.group, subscription.contract
+            )
 
     def enter(self, delivery: Delivery, outcome: Outcome, *, ran: float) -> None:
         """Tell one verdict, after a handling of `ran` seconds."""

@@ -32,7 +32,7 @@ from callcast.policies.retry import Judge, RetryLayer, repeats
 from callcast.policies.silent import Silent
 from callcast.policies.timeout import AttemptTimeout, Timeout
 from callcast.policies.validate import Validate, ValidateRequest
-from callcast.ports.observer import Observer
+from callcast.ports.observer import Observer, Records
 from callcast.runtime.guards import Terms
 from callcast.runtime.ports import Ports
 from callcast.runtime.tasks import AsyncioGate
@@ -128,15 +128,23 @@ def observed(ports: Ports) -> list[Trace | Measure]:
     return [Trace(ports.observer), Measure(ports.observer, ports.clock)]
 
 
-def assembled(layers: Sequence[Layer[R]], last: Next[R], observer: Observer) -> Next[R]:
-    """The layers around `last`; while nobody records, without those that only would.
+def assembled(
+    layers: Sequence[Layer[R]], last: Next[R], observer: Observer, *, is_noted: bool = True
+) -> Next[R]:
+    """The layers around `last`; while nobody traces, without those that only would.
 
-    Asked for each piece of work: an SDK may be set up after the program has started.
+    Asked for each piece of work: an SDK may be set up after the program has started. An observer
+    that keeps a record notes the work then, unless it is told of it elsewhere (`is_noted`).
     """
     recorded = chain(layers, last)
     others = [layer for layer in layers if not isinstance(layer, Trace | Measure)]
     if len(others) == len(layers):
         return recorded
+    if is_noted and isinstance(observer, Records):
+        others = [
+            *(each.noting(observer) for each in layers if isinstance(each, Measure)),
+            *others,
+        ]
     unrecorded = chain(others, last)
 
     def run(work: Work) -> Awaitable[R]:

@@ -57,6 +57,20 @@ class Address(Protocol):
         ...
 
 
+class Record(Protocol):
+    """Where a local record is kept, and what of."""
+
+    @property
+    def path(self) -> str:
+        """Its file."""
+        ...
+
+    @property
+    def keeps_all(self) -> bool:
+        """Whether every span is kept."""
+        ...
+
+
 class HttpServer(Protocol):
     """Serves until it is stopped."""
 
@@ -115,6 +129,20 @@ def otel_observer(clock: Clock, system: str, server: tuple[str, int] | None) -> 
     """The observer that tells OpenTelemetry and the log; what the broker is called, and where."""
     observer: Observer = load("callcast.telemetry.otel").OtelObserver(
         clock, system=system, server=server
+    )
+    return observer
+
+
+def recording_observer(ports: Ports, *, service: str, system: str, record: Record) -> Observer:
+    """The observer of these ports with a local record beside it; nothing is opened yet."""
+    observer: Observer = load("callcast.telemetry.record").recording(
+        ports.observer,
+        ports.clock,
+        service=service,
+        system=system,
+        path=record.path,
+        process=f"{os.getpid()}-{ports.new_id()}",
+        keeps_all=record.keeps_all,
     )
     return observer
 

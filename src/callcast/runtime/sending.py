@@ -61,7 +61,7 @@ class Sender:
             until=until,
             id=message.id,
         )
-        await self.send(message, until=until)
+        await self.send(message, until=until, contract=contract)
 
     async def _prepare(self, contract: Event[Any] | Operation[Any, Any]) -> None:
         """Make the topic exist; for a cast also its service's queue, though it has never run.
@@ -81,8 +81,10 @@ class Sender:
         amqp = event.amqp
         return amqp is not None and amqp.exchange is not None and self._broker.traits.binds
 
-    def send(self, message: Message, *, until: float = inf) -> Awaitable[object]:
-        """Send one message; returns when it is durable.
+    def send(
+        self, message: Message, *, until: float = inf, contract: object = None
+    ) -> Awaitable[object]:
+        """Send one message, of this contract if that is known; returns when it is durable.
 
         It takes no longer than the publish deadline, and ends by `until` (monotonic). Raises
         `Misuse` for what no repeat would mend, `NotSent` or `Unanswered` with its id.
@@ -94,6 +96,7 @@ class Sender:
                 PUBLISH,
                 message.type,
                 message.id,
+                contract,
                 peer=message.topic,
                 message=message,
                 deadline=min(until, deadline),

@@ -90,6 +90,10 @@ class Table(Struct, forbid_unknown_fields=True, rename="kebab"):
     breaker_window: int | None = None
     breaker_minimum: int | None = None
     bulkhead: int | None = None
+    record: str | None = None
+    """Where the local record is kept: a path, ``on`` or ``off``."""
+    record_spans: str | None = None
+    """``all`` keeps every span; else some of each second."""
 
 
 _PLAIN = (

@@ -70,6 +70,7 @@ class Shift:
         self._switch = upkeep.switch
         self._backoff = Backoff(ports.dice)
         self._ledger = Ledger(subscription, ports)
+        self._recorded = self._ledger.handling
         self._lanes = Lanes() if subscription.source.ordered else None
         self._settling = Settling(
             consumer, ports=ports, settled=self._settled, failed=self._trouble
@@ -250,9 +251,14 @@ class Shift:
                 outcome = replace(outcome, park=True)
             outcome = self._switch.judge(outcome, now)
             is_told = True
-        if is_told:
+        if is_told or self._recorded is not None:
             ends = self.hold.until.get(delivery, now + self._patience)
-            self._ledger.enter(delivery, outcome, ran=now - (ends - self._patience))
+            ran = now - (ends - self._patience)
+            if self._recorded is not None:
+                tries = delivery.round + delivery.crashes
+                self._recorded(delivery.message, outcome, ran, tries=tries)
+            if is_told:
+                self._ledger.enter(delivery, outcome, ran=ran)
         self._conclude(delivery, outcome)
         if self._switch.is_open:
             self._withdraw("the kill switch is open")

@@ -210,7 +210,10 @@ class OtelObserver:
         there = trace.get_current_span(came).get_span_context()
         # A span that is current already and of the same trace is the request's own (a framework
         # around us is instrumented too): ours goes under it.
-        is_inside = here.is_valid and (not there.is_valid or here.trace_id == there.trace_id)
+        # So is one within the process: the caller's own.
+        is_inside = here.is_valid and (
+            not work.url or not there.is_valid or here.trace_id == there.trace_id
+        )
         parent = otel_context.get_current() if is_inside else came
         span = self._tracer.start_span(what.name, parent, what.kind, what.attributes)
         instruments = self._instruments

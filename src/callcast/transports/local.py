@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from callcast.core.contract import Operation
 from callcast.core.errors import Expired, Unanswered
+from callcast.core.recorded import CALL_ID
 from callcast.core.work import Work
 from callcast.ports.clock import Clock
 from callcast.ports.transport import Arrival, Dispatcher
 from callcast.transports.outgoing import causation_of, correlation_of, ends_at, operation_of
 from callcast.transports.problem import Problem, problem_of, unexpected, with_correlation
+
+_HANDED_ON = ("traceparent", "tracestate", "baggage")
 
 _log = logging.getLogger("callcast.local")
 
@@ -82,4 +86,17 @@ def arrival_of(work: Work, operation: Operation[Any, Any], left: float) -> Arriv
         idempotency_key=work.id if operation.once else None,
         correlation_id=correlation_of(work),
         causation_id=causation_of(work),
+        headers=_headers(work),
     )
+
+
+def _headers(work: Work) -> Mapping[str, str]:
+    """The id of the call, by which the record knows whose attempt is served, and a trace.
+
+    The trace is that which came in with the caller's own work: without a tracer it goes on so.
+    """
+    own = {CALL_ID: work.id} if work.id else {}
+    if work.context is None or not work.context.headers:
+        return own
+    came = work.context.headers
+    return {name: came[name] for name in _HANDED_ON if name in came} | own
