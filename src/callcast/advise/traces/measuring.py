@@ -28,7 +28,8 @@ class _Published(Struct, frozen=True):
     service: str
     destination: str
     at: float
-    has_outbox: bool
+    has_outbox: bool | None
+    """None of what a handler sent that failed: it may be an undo, which belongs to no commit."""
     handler: Span
 
 
@@ -123,8 +124,9 @@ class Measuring:
     def _publish(self, tree: Tree, span: Span, handler: Span) -> None:
         later = tree.leaves(span)
         last = later[-1] if later else span
+        has_outbox = True if later else None if handler.is_error else False
         published = _Published(
-            span.service, words.destination(span), ended(last), bool(later), handler
+            span.service, words.destination(span), ended(last), has_outbox, handler
         )
         for each in (span, *later):
             self._published[each.trace_id, each.span_id] = published
@@ -148,7 +150,7 @@ class Measuring:
                 self.dropped["a message whose publishing was not seen"] += 1
             return
         edge = Edge(published.service, words.group(span), published.destination)
-        measured = self._measured(edge, Verb.CAST, Terms(has_outbox=published.has_outbox or None))
+        measured = self._measured(edge, Verb.CAST, Terms(has_outbox=published.has_outbox))
         is_first = not int(span.attributes.get(ROUND, 0) or 0)
         measured.count += is_first
         measured.attempts += 1
@@ -168,7 +170,10 @@ class Measuring:
             if answered is None or not words.is_handling(answered.handler):
                 continue
             asked = self._publishing_of(answered.handler)
-            if asked is None or asked.service != reply.service:
+            is_theirs = asked is not None and (
+                asked.service == reply.service or words.is_reply(answered.destination)
+            )
+            if asked is None or not is_theirs:
                 continue
             if asked.handler.start <= reply.start <= ended(asked.handler):
                 edge = Edge(asked.service, words.group(answered.handler), asked.destination)
