@@ -124,9 +124,11 @@ class Measuring:
     def _publish(self, tree: Tree, span: Span, handler: Span) -> None:
         later = tree.leaves(span)
         last = later[-1] if later else span
-        has_outbox = True if later else None if handler.is_error else False
+        # What is sent after its handler has ended was kept meanwhile.
+        is_kept = bool(later) or span.start > ended(handler)
+        has_outbox = True if is_kept else None if handler.is_error else False
         published = _Published(
-            span.service, words.destination(span), ended(last), has_outbox, handler
+            _service(handler), words.destination(span), ended(last), has_outbox, handler
         )
         for each in (span, *later):
             self._published[each.trace_id, each.span_id] = published
