@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -200,12 +199,13 @@ def test_how_many_spans_are_kept_is_one_of_two_words() -> None:
 
 def test_stopping_twice_is_stopping_once(tmp_path: Path) -> None:
     async def act(bus: Bus) -> None:
+        await one_order(bus)
+        await bus.idle()
         observer = bus._engine._ports.observer
         await observer.stop()  # type: ignore[attr-defined]
         await observer.stop()  # type: ignore[attr-defined]
 
-    assert asyncio.iscoroutinefunction(act)
-    ran(tmp_path, act)
+    assert known(ran(tmp_path, act)) == 1
 
 
 def test_an_entry_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ def kept(record: Path) -> str:
     part = cache / f"{NAME}.{os.getpid()}"
     try:
         cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError:
+        return ""
+    try:
         backup_sqlite(str(record), str(part))
         part.chmod(0o600)
         part.replace(cache / NAME)
