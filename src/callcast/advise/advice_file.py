@@ -20,6 +20,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from datetime import date
@@ -75,6 +76,8 @@ class Advised(Struct, frozen=True, kw_only=True):
     suppress: Sequence[Suppression] = ()
 
 
+_CODE = re.compile(r"A(?:0[1-9]|1\d|20)")
+EXAMPLE = '[interaction."orders->mail:mail.send"]'
 _TABLES = ("assume", "interaction", "suppress")
 _NEEDS = tuple(Needs.__dataclass_fields__)
 _TERMS = Terms.__struct_fields__
@@ -87,18 +90,22 @@ def read(text: bytes, name: str) -> Advised:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Misuse(f"{name} is not TOML: {error}") from error
     _known(raw, _TABLES, name)
-    found = raw.get("interaction", {})
+    found = _table(raw.get("interaction", {}), f"{name} [interaction]")
     for pattern, said in found.items():
-        _known(said, (*_NEEDS, *_TERMS), f'{name} [interaction."{pattern}"]')
+        where = f'{name} [interaction."{pattern}"]'
+        _known(_table(said, where), (*_NEEDS, *_TERMS), where)
     whole = Advised(
         assume=_as(raw.get("assume", {}), Assumed, f"{name} [assume]"),
         interactions=found,
         suppress=[
             _as(each, Suppression, f"{name} [[suppress]] number {number}")
-            for number, each in enumerate(raw.get("suppress", []), 1)
+            for number, each in enumerate(_tables(raw.get("suppress", []), name), 1)
         ],
     )
+    _checked(whole.assume, f"{name} [assume]")
     for each in whole.suppress:
+        if not _CODE.fullmatch(each.code):
+            raise Misuse(f"{name} [[suppress]] code = {each.code!r}: findings are A01 to A20")
         if not each.reason.strip():
             raise Misuse(f"{name} [[suppress]] {each.code}: give a reason for whoever reads it")
     for pattern, said in found.items():
@@ -135,6 +142,11 @@ def _said(about: Interaction, said: dict[str, Any], where: str) -> Interaction:
     needs = {name: getattr(about.needs, name) for name in _NEEDS}
     needs |= {name: value for name, value in said.items() if name in _NEEDS}
     terms = {name: value for name, value in said.items() if name in _TERMS}
+    for name, value in terms.items():
+        if not isinstance(value, bool) and isinstance(value, int | float) and not value >= 0:
+            raise Misuse(f"{where}: {name} = {value}: must not be below 0")
+    if terms.get("workers") == 0:
+        raise Misuse(f"{where}: workers = 0: somebody has to handle it")
     try:
         return replace(
             about,
@@ -143,6 +155,29 @@ def _said(about: Interaction, said: dict[str, Any], where: str) -> Interaction:
         )
     except (msgspec.ValidationError, Misuse) as error:
         raise Misuse(f"{where}: {error}") from error
+
+
+def _checked(assume: Assumed, where: str) -> None:
+    for field_name in ("broker", "slo"):
+        percent = getattr(assume, field_name)
+        if percent is not None and not 0 < percent < 100:
+            raise Misuse(
+                f"{where} {field_name} = {percent}: a percentage between 0 and 100, such as 99.9"
+            )
+    if not assume.repair_time > 0:
+        raise Misuse(f"{where} repair_time = {assume.repair_time}: seconds, above 0")
+
+
+def _table(raw: object, where: str) -> dict[str, Any]:
+    if not isinstance(raw, dict):
+        raise Misuse(f"{where}: is {raw!r}; it must be a table, such as {EXAMPLE}")
+    return raw
+
+
+def _tables(raw: object, name: str) -> list[object]:
+    if not isinstance(raw, list):
+        raise Misuse(f"{name} [suppress]: write [[suppress]], there may be several")
+    return raw
 
 
 def _as(raw: object, kind: type[T], where: str) -> T:

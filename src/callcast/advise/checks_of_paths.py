@@ -100,7 +100,7 @@ def _told_one_by_one(scope: Scope) -> Iterator[Finding]:
             step.edge
             for step in handler.steps
             if scope.system.interactions[step.edge].verb is Verb.CALL
-            and scope.system.interactions[step.edge].needs.response in {"none", "ack"}
+            and scope.system.interactions[step.edge].needs.response == "none"
             and scope.system.interactions[step.edge].needs.consistency != "strong"
         ]
         to = sorted({edge.callee for edge in told})

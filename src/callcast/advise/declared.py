@@ -28,6 +28,8 @@ class Said(Struct, frozen=True, kw_only=True):
     at: str = ""
     """Where its handler stands, ``file:line``."""
     is_event: bool = False
+    takes_transaction: bool = False
+    """Whether its handler writes in a transaction: what it sends meanwhile belongs to it."""
 
 
 def declared(
@@ -39,7 +41,10 @@ def declared(
     for handler in handlers:
         said = found.get(handler.contract.topic) or _said(handler.contract, settings)
         found[handler.contract.topic] = replace(
-            said, terms=_handled(said.terms, handler), at=_place(handler)
+            said,
+            terms=_handled(said.terms, handler),
+            at=_place(handler),
+            takes_transaction=said.takes_transaction or wants_transaction(handler),
         )
     return found
 
@@ -53,6 +58,12 @@ def joined(system: System, said: Mapping[str, Said]) -> System:
         edge: _told(about, said[edge.name]) if edge.name in said else about
         for edge, about in system.interactions.items()
     }
+    for handler in system.handlers.values():
+        own = said.get(handler.name)
+        for step in handler.steps if own is not None and own.takes_transaction else ():
+            about = interactions[step.edge]
+            terms = replace(about.terms, in_transaction=True)
+            interactions[step.edge] = replace(about, terms=terms)
     return replace(system, interactions=interactions)
 
 
@@ -69,7 +80,8 @@ def _told(about: Interaction, own: Said) -> Interaction:
 
 def over(terms: Terms, more: Terms) -> Terms:
     """The first with everything that the second knows."""
-    known = {name: value for name, value in asdict(more).items() if value not in {None, False}}
+    known = {name: value for name, value in asdict(more).items() if value is not None}
+    known["is_saga_step"] = terms.is_saga_step or more.is_saga_step
     return replace(terms, **known)
 
 

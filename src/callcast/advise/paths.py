@@ -203,11 +203,11 @@ def _layers(system: System, chain: Chain) -> Iterator[tuple[Edge, int]]:
     for edge in chain.edges:
         about = system.interactions[edge]
         attempts = about.terms.attempts or 1
+        if is_retried and about.terms.gives_way:
+            attempts = 1
         seen = about.measured
         if seen is not None and seen.count and attempts == 1:
             attempts = -(-seen.attempts // seen.count)  # nobody says so, but it was done
-        if is_retried and about.terms.gives_way:
-            attempts = 1
         is_retried = is_retried or attempts > 1
         yield edge, max(1, attempts)
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from callcast.advise.model import Edge, Interaction, Measured, Span, System, Verb
 from callcast.advise.traces.measuring import measured
+from callcast.advise.traces.words import is_reply
 from callcast.core.recorded import OTHER, RecordedEdge, RecordedSpan
 
 
@@ -22,15 +23,23 @@ def from_record(
     found = dict(system.interactions)
     served = {(each.callee, each.name): each for each in edges if _is_served(each)}
     senders = {(each.caller, each.name): each for each in edges if each.side == "caller"}
+    sent_by = {
+        (edge.callee, edge.name): edge.caller
+        for edge, about in system.interactions.items()
+        if about.verb is not Verb.CALL
+    }
     for each in edges:
-        if OTHER in {each.caller, each.callee, each.name}:
+        if OTHER in {each.caller, each.callee, each.name} or is_reply(each.name):
             continue
-        edge = Edge(each.caller, each.callee, each.name)
+        # Where a bus hosts several services, its messages bear its name, and its spans theirs.
+        caller = sent_by.get((each.callee, each.name), each.caller)
+        edge = Edge(each.caller if each.verb == "call" else caller, each.callee, each.name)
         if each.verb == "call" and each.side == "caller":
-            found[edge] = _interaction(found.get(edge), each, served.get((edge.callee, edge.name)))
+            handled = served.get((edge.callee, edge.name))
+            found[edge] = _interaction(edge, found.get(edge), each, handled=handled)
         elif each.verb != "call" and each.side == "callee" and each.caller:
             sender = senders.get((each.caller, each.name))
-            found[edge] = _interaction(found.get(edge), each, each, sent=sender)
+            found[edge] = _interaction(edge, found.get(edge), each, handled=each, sent=sender)
     known = {(e.caller, e.callee, e.name) for e in found}
     others = sum(1 for each in edges if OTHER in {each.caller, each.callee, each.name})
     dropped = dict(system.dropped)
@@ -53,10 +62,11 @@ def _is_served(each: RecordedEdge) -> bool:
 
 
 def _interaction(
+    edge: Edge,
     before: Interaction | None,
     each: RecordedEdge,
-    handled: RecordedEdge | None,
     *,
+    handled: RecordedEdge | None,
     sent: RecordedEdge | None = None,
 ) -> Interaction:
     """`handled` is what the callee saw of it, `sent` what the sender of a message did."""
@@ -75,10 +85,14 @@ def _interaction(
     if handled is not None:
         numbers.work = handled.work
         numbers.queue_time = handled.queue_time
-    edge = Edge(each.caller, each.callee, each.name)
     if before is None:
         return Interaction(edge=edge, verb=Verb(each.verb), measured=numbers)
     verb = before.verb if before.verb is Verb.REQUEST else Verb(each.verb)
+    seen = before.measured
+    if seen is not None and seen.count:
+        # A loop around a call is seen in spans alone: the record counts each turn as a call.
+        again = seen.attempts / seen.count
+        numbers.attempts = max(numbers.attempts, round(numbers.count * again))
     return replace(before, verb=verb, measured=numbers)
 
 

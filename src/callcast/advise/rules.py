@@ -16,6 +16,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from math import inf
 
 from msgspec import Struct
@@ -81,7 +82,7 @@ def ruling(system: System, about: Interaction, slo: float = SLO) -> Ruling:
 
 
 def _case(system: System, about: Interaction, slo: float) -> Case:
-    needs, measured = about.needs, about.measured or Measured()
+    needs, measured = _seen_needs(about), about.measured or Measured()
     budget = needs.needed_within or about.terms.deadline
     return Case(
         system=system,
@@ -92,6 +93,16 @@ def _case(system: System, about: Interaction, slo: float) -> Case:
         budget=budget,
         interval=wilson(measured.count - measured.errors, measured.count),
     )
+
+
+def _seen_needs(about: Interaction) -> Needs:
+    """What is declared; of a message that nobody said anything about, what was seen of it."""
+    needs = about.needs
+    if about.verb in {Verb.CAST, Verb.PUBLISH} and needs.response is None:
+        needs = dataclasses.replace(needs, response="none")
+    if about.verb is Verb.PUBLISH and needs.coupling is None:
+        needs = dataclasses.replace(needs, coupling="many")
+    return needs
 
 
 def _undecidable(case: Case) -> Ruling | None:

@@ -84,6 +84,8 @@ class Letter(Struct, frozen=True):
     redriven: int
     """How often it was redriven before."""
     size_bytes: int
+    correlation_id: str = ""
+    """What `callcast trace` finds it by."""
     superseded: bool | None = None
     """Its effect is there already, another copy was handled; None where that cannot be known."""
 
@@ -111,6 +113,7 @@ def letter_of(source: Source, message: Message) -> Letter:
         header("callcast-last-failed-at", ""),
         _count(header(REDRIVE_COUNT)),
         len(message.body),
+        correlation_id=message.correlation_id or message.id,
     )
 
 

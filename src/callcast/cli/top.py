@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
@@ -21,6 +21,7 @@ from callcast.cli.output import Record, emit, note, output_option, table
 from callcast.cli.queues import lags
 from callcast.cli.recorded import reading, record_option, record_path
 from callcast.ports.broker import Broker
+from callcast.runtime import registry
 from callcast.runtime.ports import Ports
 from callcast.runtime.settings import read_table
 from callcast.runtime.system import system_ports
@@ -153,13 +154,12 @@ def live() -> Generator[Show]:
     """A page that renews itself, with rich on a terminal; else a table after the other."""
     if not sys.stdout.isatty():
         yield _after_another
-    elif importlib.util.find_spec("rich") is None:
+    elif find_spec("rich") is None:
         note(f"for a page that renews itself: {INSTALL}")
         yield _after_another
     else:
-        console = importlib.import_module("rich.console").Console()
-        text = importlib.import_module("rich.text").Text
-        with importlib.import_module("rich.live").Live(console=console, screen=True) as page:
+        text = registry.load("rich.text", extra="rich").Text
+        with registry.load("rich.live", extra="rich").Live(screen=True) as page:
             yield lambda records: page.update(
                 text("\n".join([*lines(records), "", "Ctrl-C ends it"]), no_wrap=True),
                 refresh=True,

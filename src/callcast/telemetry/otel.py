@@ -19,6 +19,7 @@ from opentelemetry.trace import Link, Span, StatusCode, Tracer
 from callcast.core.context import AMBIENT
 from callcast.core.message import NO_HEADERS, Message
 from callcast.core.outcome import Dead, Later
+from callcast.core.recorded import CALL_ID
 from callcast.core.work import Kind, Work
 from callcast.ports.clock import Clock
 from callcast.ports.observer import Fact, Moved, WorkSpan
@@ -211,8 +212,9 @@ class OtelObserver:
         # A span that is current already and of the same trace is the request's own (a framework
         # around us is instrumented too): ours goes under it.
         # So is one within the process: the caller's own.
+        is_local = not work.url and CALL_ID in incoming(work)
         is_inside = here.is_valid and (
-            not work.url or not there.is_valid or here.trace_id == there.trace_id
+            is_local or not there.is_valid or here.trace_id == there.trace_id
         )
         parent = otel_context.get_current() if is_inside else came
         span = self._tracer.start_span(what.name, parent, what.kind, what.attributes)

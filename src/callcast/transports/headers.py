@@ -105,9 +105,12 @@ def parse_key(text: str) -> str | None:
 
 
 def correlation_of(headers: Mapping[str, str]) -> str | None:
-    """The correlation id that came in, if it is one: bounded, of safe characters."""
-    text = headers.get("x-correlation-id") or headers.get("x-request-id") or ""
-    return text if 0 < len(text) <= ID_MAX and _ID.issuperset(text) else None
+    """The first correlation id that came in and is one: bounded, of safe characters."""
+    for name in ("x-correlation-id", "x-request-id"):
+        text = headers.get(name, "")
+        if 0 < len(text) <= ID_MAX and _ID.issuperset(text):
+            return text
+    return None
 
 
 def sendable(value: str) -> str:

@@ -157,6 +157,7 @@ def test_an_id_that_cannot_be_a_key_is_misuse(key: str) -> None:
         ({"x-request-id": "req_7"}, "req_7"),
         ({"x-correlation-id": "a", "x-request-id": "b"}, "a"),
         ({"x-correlation-id": "a b"}, None),
+        ({"x-correlation-id": "a b", "x-request-id": "b"}, "b"),
         ({"x-correlation-id": "<script>"}, None),
         ({"x-correlation-id": "a\r\nSet-Cookie: x"}, None),
         ({"x-correlation-id": "a" * 257}, None),

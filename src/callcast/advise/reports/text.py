@@ -200,7 +200,9 @@ def _cell(cell: str) -> str:
 
 
 def seconds(value: float) -> str:
-    """Three digits: 12.3 ms, 1.5 s, 40 min."""
+    """Three digits: 45 us, 12.3 ms, 1.5 s, 40 min."""
+    if value < 1e-3:
+        return f"{value * 1e6:.3g} us"
     if value < 1.0:
         return f"{value * 1e3:.3g} ms"
     return f"{value:.3g} s" if value < MINUTES_FROM else f"{value / 60:.0f} min"

@@ -34,7 +34,8 @@ class _Published(Struct, frozen=True):
     service: str
     destination: str
     at: float
-    has_outbox: bool
+    has_outbox: bool | None
+    """None of what a handler sent that failed: it may be an undo, which belongs to no commit."""
     handler: Span
 
 
@@ -131,8 +132,11 @@ class Measuring:
     def _publish(self, tree: Tree, span: Span, handler: Span) -> None:
         later = tree.leaves(span)
         last = later[-1] if later else span
+        # What is sent after its handler has ended was kept meanwhile.
+        is_kept = bool(later) or span.start > ended(handler)
+        has_outbox = True if is_kept else None if handler.is_error else False
         published = _Published(
-            span.service, words.destination(span), ended(last), bool(later), handler
+            _service(handler), words.destination(span), ended(last), has_outbox, handler
         )
         for each in (span, *later):
             self._published[each.trace_id, each.span_id] = published
@@ -156,7 +160,7 @@ class Measuring:
                 self.dropped["a message whose publishing was not seen"] += 1
             return
         edge = self._told_apart(Edge(published.service, words.group(span), published.destination))
-        measured = self._measured(edge, Verb.CAST, Terms(has_outbox=published.has_outbox or None))
+        measured = self._measured(edge, Verb.CAST, Terms(has_outbox=published.has_outbox))
         is_first = not words.number(span, ROUND)
         measured.count += is_first
         measured.attempts += 1
@@ -176,14 +180,18 @@ class Measuring:
             if answered is None or not words.is_handling(answered.handler):
                 continue
             asked = self._publishing_of(answered.handler)
-            if asked is None or asked.service != reply.service:
+            is_theirs = asked is not None and (
+                asked.service == reply.service or words.is_reply(answered.destination)
+            )
+            if asked is None or not is_theirs:
                 continue
             if asked.handler.start <= reply.start <= ended(asked.handler):
                 edge = self._told_apart(
                     Edge(asked.service, words.group(answered.handler), asked.destination)
                 )
+                numbers = self._measured(edge, Verb.CAST)
                 self._found[edge].verb = Verb.REQUEST
-                self._measured(edge).latency.record(max(0.0, reply.start - asked.at))
+                numbers.latency.record(max(0.0, reply.start - asked.at))
                 self._replies.add(Edge(answered.service, words.group(reply), answered.destination))
 
     def _told_apart(self, edge: Edge) -> Edge:

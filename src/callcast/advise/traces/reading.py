@@ -10,14 +10,14 @@ from callcast.advise.traces.formats import spans_of
 from callcast.advise.traces.parts import Cut
 from callcast.core.errors import Misuse
 
+_PROTOBUF = (
+    "it looks like OTLP as protobuf: have it written as JSON (format: json of the collector's"
+    " file exporter, or OTEL_EXPORTER_OTLP_PROTOCOL=http/json)"
+)
 _NO_TEXT = (
     (b"\x1f\x8b", "it is compressed: unpack it with gunzip first"),
     (b"\x28\xb5\x2f\xfd", "it is compressed: unpack it with zstd -d first"),
-    (
-        b"\n",
-        "it looks like OTLP as protobuf: have it written as JSON (format: json of the collector's"
-        " file exporter, or OTEL_EXPORTER_OTLP_PROTOCOL=http/json)",
-    ),
+    (b"\n", _PROTOBUF),
 )
 """How bytes that are no JSON begin, and what to do with them. No JSON of the three begins with a
 line's end and goes on with what is no text."""

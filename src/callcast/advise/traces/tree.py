@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from callcast.advise.model import Span
 from callcast.advise.traces import words
@@ -67,14 +68,13 @@ class Tree:
         """The calls that this span's handling makes itself, attempts of one put together."""
         found: list[Called] = []
         for span in sorted(self._within(handler), key=lambda one: one.start):
-            if not words.is_call(span):
+            if not words.is_call(span) or self._is_attempt_of_whole(span):
                 continue
             called = self._called(span)
             before = next((each for each in reversed(found) if _same(each, called)), None)
             if before is not None and _is_retry(before.attempts[-1], span):
-                found[found.index(before)] = Called(
-                    (*before.attempts, span), called.served, called.callee, called.name
-                )
+                attempts = (*before.attempts, *called.attempts)
+                found[found.index(before)] = replace(called, attempts=attempts)
             else:
                 found.append(called)
         return found
@@ -108,7 +108,16 @@ class Tree:
                 yield span
                 todo.extend(self.below(span))
 
+    def _is_attempt_of_whole(self, span: Span) -> bool:
+        above = self.parent(span)
+        return above is not None and words.is_whole_call(above)
+
     def _called(self, span: Span) -> Called:
+        inner = [one for one in self.below(span) if words.is_call(one)]
+        if words.is_whole_call(span) and inner:
+            last = self._called(inner[-1])
+            name = words.operation(span)
+            return Called((*inner[:-1], *last.attempts), last.served, last.callee, name)
         served = next((one for one in self.below(span) if one.kind == "server"), None)
         if served is not None:
             return Called((span,), served, served.service, words.operation(served))

@@ -117,5 +117,15 @@ def is_handling(span: Span) -> bool:
 
 
 def is_call(span: Span) -> bool:
-    """Whether it is an attempt to call somebody."""
-    return span.kind == "client" and not is_about_messages(span)
+    """Whether it is an attempt to call somebody, or callcast's span around all attempts."""
+    return (span.kind == "client" and not is_about_messages(span)) or is_whole_call(span)
+
+
+def is_whole_call(span: Span) -> bool:
+    """Whether it is callcast's span around all attempts of a call."""
+    return span.kind == "internal" and "callcast.peer" in span.attributes
+
+
+def is_reply(topic: str) -> bool:
+    """Whether callcast sends answers there, of requests over a broker."""
+    return topic.startswith("callcast.replies.")

@@ -119,7 +119,18 @@ def _system(given: Mapping[str, Any], advised: Advised, name: str) -> System:
     system = advice_file.apply(joined(system, said), advised, name)
     for pattern in advice_file.unmatched(system, advised):
         click.echo(f'{name}: [interaction."{pattern}"] is about none that was seen', err=True)
-    return replace(system, sources=(*system.sources, *given["targets"]))
+    return _from_here(system, services)
+
+
+def _from_here(system: System, services: Sequence[Service]) -> System:
+    """Places in code as seen from this folder, and what was declared among the sources."""
+    here = f"{Path.cwd()}/"
+    interactions = {
+        edge: replace(about, at=about.at.removeprefix(here))
+        for edge, about in system.interactions.items()
+    }
+    said = [f"what {len(services)} services declare"] if services else []
+    return replace(system, interactions=interactions, sources=(*system.sources, *said))
 
 
 def _advice_file() -> tuple[Advised, str]:

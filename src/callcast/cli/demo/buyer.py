@@ -84,6 +84,11 @@ class Buyer:
         while self._under_way:
             await self._under_way.pop().wait()
 
+    @staticmethod
+    def call_id(order: str) -> str:
+        """The id of the call that places this order, under which all that comes of it is known."""
+        return f"checkout-{order}"
+
     async def _ask(self, order: Order) -> None:
         answers = {await self._answer(order), self.answers.get(order.id, "refused")}
         # Of two answers to a double click the weightier counts: one confirmation is an order.
@@ -91,7 +96,7 @@ class Buyer:
 
     async def _answer(self, order: Order) -> Answer:
         try:
-            await self._bus.call(CHECKOUT, order, id=f"checkout-{order.id}")
+            await self._bus.call(CHECKOUT, order, id=self.call_id(order.id))
         except (NotSent, Remote) as error:
             is_known = isinstance(error, NotSent) or error.status in {402, 409, 503}
             return "refused" if is_known else "unanswered"

@@ -7,6 +7,7 @@ import importlib
 import json
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -72,13 +73,13 @@ def demo(ctx: click.Context, *, url: str | None, orders: int, seed: int, form: s
     redriven. The account at the end says what became of each order.
     """
     _check_folder(url)
-    verdict = asyncio.run(_played(url, orders, seed))
+    verdict, ways = asyncio.run(_played(url, orders, seed))
     if form == "json":
         click.echo(json.dumps(msgspec.to_builtins(verdict.account), indent=2))
         for problem in verdict.problems:
             note(f"WRONG: {problem}")
     else:
-        click.echo(in_words(verdict))
+        click.echo("\n".join([in_words(verdict), *ways]))
     if verdict.problems:
         ctx.exit(FINDINGS)
 
@@ -92,7 +93,7 @@ def _check_folder(url: str | None) -> None:
         raise Failure(f"there is no folder {folder} for the file", fix=f"mkdir -p {folder}")
 
 
-async def _played(url: str | None, orders: int, seed: int) -> Verdict:
+async def _played(url: str | None, orders: int, seed: int) -> tuple[Verdict, Sequence[str]]:
     """Import and play: the shop is no part of callcast and is found first."""
     sys.path.insert(0, str(examples()))
     play = importlib.import_module("callcast.cli.demo.play")
@@ -104,12 +105,15 @@ async def _played(url: str | None, orders: int, seed: int) -> Verdict:
             loop.add_signal_handler(number, current.cancel)
     try:
         options = play.Options(broker=url, orders=orders, seed=seed)
-        verdict: Verdict = await play.Demo(options, view).run()
+        demo = play.Demo(options, view)
+        verdict: Verdict = await demo.run()
     except asyncio.CancelledError:
         raise Interrupted from None
     finally:
         view.close()
-    return verdict
+    keepsake = importlib.import_module("callcast.cli.demo.keepsake")
+    ways: Sequence[str] = keepsake.ways_to_look(demo.record, demo.order)
+    return verdict, ways
 
 
 def in_words(verdict: Verdict) -> str:

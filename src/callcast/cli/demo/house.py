@@ -190,12 +190,19 @@ class House:
             **peers,
             "CALLCAST_BROKER": self.ground.url,
             "CALLCAST_DATABASE": f"sqlite:///{self.folder / 'demo.{service}.db'}",
+            "CALLCAST_RECORD": str(self.record),
+            "CALLCAST_RECORD_SPANS": "all",
             "PYTHONPATH": path,
         }
 
     def database(self, service: str) -> Path:
         """Where a service keeps its ledgers."""
         return self.folder / f"demo.{service}.db"
+
+    @property
+    def record(self) -> Path:
+        """Where all of them keep their record."""
+        return self.folder / "demo.record"
 
     def set_mood(self, mood: str) -> None:
         """Make the bank fine, slow or failing."""

@@ -17,14 +17,12 @@ from callcast.cli.demo.acts import Acts, Stage, shares
 from callcast.cli.demo.buyer import Buyer
 from callcast.cli.demo.ground import Ground
 from callcast.cli.demo.house import COMMAND, SETTINGS, House
+from callcast.cli.demo.keepsake import buyers_bus, kept
 from callcast.cli.demo.view import View
 from callcast.cli.demo.watch import Numbers, Watch
 from callcast.cli.letters import Letter, Wanted, browse
 from callcast.ports.clock import Clock
-from callcast.runtime.bus import Bus
 from callcast.runtime.clock import AsyncioClock
-from callcast.runtime.policy import Policy
-from callcast.runtime.settings import Settings
 from callcast.runtime.tasks import AsyncioTasks
 
 TICK = 0.25
@@ -54,6 +52,10 @@ class Demo:
         self._view = view
         self._clock = AsyncioClock()
         self._tasks = AsyncioTasks(_failed)
+        self.record: str = ""
+        """Where the record is after the run; empty when it could not be kept."""
+        self.order: str = ""
+        """By what the record knows the order that could not be packed."""
 
     async def run(self) -> Verdict:
         """Play all acts and judge; raises `Failure` when a service does not start."""
@@ -66,7 +68,10 @@ class Demo:
                 acts = Acts(stage)
                 await self._play(acts)
                 unstopped = await stage.house.stop()
-                return judge(await self._evidence(stage, acts, unstopped))
+                verdict = judge(await self._evidence(stage, acts, unstopped))
+                self.order = stage.buyer.call_id(stage.buyer.poison)
+            self.record = kept(house.record)
+            return verdict
 
     async def _play(self, acts: Acts) -> None:
         stage, share = acts.stage, shares(self._options.orders)
@@ -165,7 +170,8 @@ class Demo:
             clock: Clock = self._clock
             broker = house.ground.open(clock)
             stack.push_async_callback(broker.close)
-            bus = await stack.enter_async_context(_buyers_bus(house))
+            peers = {name: process.url for name, process in house.services.items()}
+            bus = await stack.enter_async_context(buyers_bus(house.record, peers))
             yield Stage(
                 house=house,
                 broker=broker,
@@ -185,16 +191,6 @@ class Demo:
 def _prefix(ground: Ground) -> str:
     """Of order ids: a server may still know those of an earlier demo."""
     return "o-" if ground.is_own else f"o-{secrets.token_hex(3)}-"
-
-
-def _buyers_bus(house: House) -> Bus:
-    """A client that does not spare the shop: no retries, no breaker of its own."""
-    return Bus(
-        "memory://",
-        name="buyer",
-        peers={name: process.url for name, process in house.services.items()},
-        settings=Settings(policy=Policy(retry=None, breaker=None, bulkhead=None)),
-    )
 
 
 def _failed(name: str, error: BaseException) -> None:

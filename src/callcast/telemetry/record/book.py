@@ -141,7 +141,9 @@ class Line:
             new.traces = len(took) - fanned + after.traces - before.traces
             new.calls_per_trace_max = max(1, self.fan_max)
         elif self.key[3] != "call":
-            new.outcomes["done"] = len(took) - sum(new.outcomes.values())
+            done = len(took) - sum(new.outcomes.values())
+            if done:
+                new.outcomes["done"] = done
         (new.latency if self.is_caller else new.work).record_all(took)
         new.queue_time.record_all(waited)
         return new

@@ -58,8 +58,9 @@ BROKEN = (sqlite3.Error, OSError, Misuse, msgspec.MsgspecError)
 class RecordFile:
     """Writes; opened at the first write, by the thread that writes."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, *, lock_wait: float = LOCK_WAIT) -> None:
+        self.path: str = path
+        self._lock_wait = lock_wait
         self._connection: sqlite3.Connection | None = None
 
     def write(self, process: str, entries: Iterable[Entry], spans: Sequence[RecordedSpan]) -> None:
@@ -98,7 +99,7 @@ class RecordFile:
         if self._connection is None:
             _make_private(self.path)
             connection = sqlite3.connect(
-                self.path, timeout=LOCK_WAIT, isolation_level=None, check_same_thread=False
+                self.path, timeout=self._lock_wait, isolation_level=None, check_same_thread=False
             )
             try:
                 _prepare(connection, self.path)
@@ -150,12 +151,12 @@ def _span_row(span: RecordedSpan) -> tuple[str, str, str, float, bytes]:
 def _members(histogram: object) -> object:
     if isinstance(histogram, Histogram):
         return [histogram.total, histogram.most, histogram.buckets]
-    raise NotImplementedError(type(histogram).__name__)
+    raise TypeError(type(histogram).__name__)
 
 
 def _histogram(kind: type, members: object) -> object:
     if kind is not Histogram:
-        raise NotImplementedError(kind.__name__)
+        raise TypeError(kind.__name__)
     total, most, buckets = msgspec.convert(members, tuple[float, float, dict[int, int]])
     histogram = Histogram(buckets, total=total)
     histogram.most = most

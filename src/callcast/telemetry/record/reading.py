@@ -9,12 +9,11 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from msgspec.structs import replace
 
-from callcast.core.recorded import RecordedEdge, RecordedSpan
+from callcast.core.recorded import RecordedEdge, RecordedSpan, RecordedVerb, Side
 from callcast.telemetry.record.book import COARSE, FINE, Entry, summed
 from callcast.telemetry.record.file import read_edges, read_spans
 
-_Key = tuple[str, str, str, str]
-_Path = tuple[str, str, str, str, str]
+_Path = tuple[str, str, str, RecordedVerb, Side]
 
 IDS_MAX = 500
 """Correlation ids that one trace is followed by."""
