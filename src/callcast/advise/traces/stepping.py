@@ -79,7 +79,7 @@ def _beside(calls: Sequence[tuple[Edge, Called]]) -> set[tuple[Edge, Edge]]:
         for other, beside in ordered[number + 1 : number + 1 + NEXT_MAX]:
             if beside.start >= called.end:
                 break
-            if beside.end > called.start and other != edge:
+            if other != edge and (edge, other) not in found and beside.end > called.start:
                 found |= {(edge, other), (other, edge)}
     return found
 
