@@ -31,6 +31,7 @@ def test_the_short_run_of_a_bench_works_and_leaves_the_results_alone(
     assert (written.read_bytes() if written.exists() else None) == before
 
 
+@pytest.mark.battery
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("server", ["rabbitmq_url", "kafka_url"])
 def test_the_short_run_of_the_bench_of_brokers_works_and_writes_nothing(

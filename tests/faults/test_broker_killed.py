@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from broker_run import IN_EACH_ORDER, Run, until
+from broker_run import ORDERED, PLAIN, Run, until
 from servers import OwnServer
 
 MESSAGES = 10_000
@@ -16,10 +16,17 @@ PAUSE = 0.01
 """Seconds of each producer between two messages: a kill takes longer than half of them would."""
 
 
+BROKERS = [
+    ("a_rabbitmq_of_its_own", PLAIN),
+    ("a_kafka_of_its_own", ORDERED),
+    # The same once more, each for a minute.
+    pytest.param("a_rabbitmq_of_its_own", ORDERED, marks=pytest.mark.battery),
+    pytest.param("a_kafka_of_its_own", PLAIN, marks=pytest.mark.battery),
+]
+
+
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    ("broker_of_its_own", "order"), IN_EACH_ORDER, indirect=["broker_of_its_own"]
-)
+@pytest.mark.parametrize(("broker_of_its_own", "order"), BROKERS, indirect=["broker_of_its_own"])
 async def test_killed_at_a_third_and_at_half_of_ten_thousand_messages_it_loses_none(
     broker_of_its_own: OwnServer, tmp_path: Path, order: str
 ) -> None:

@@ -27,13 +27,13 @@ PROGRAMS = Path(__file__).with_name("chaos_programs.py")
 SOURCE = Source("chaos.jobs", "chaos")
 WORKERS = 4
 PERIOD = 0.5
-KILLING_LEAST = 20.0
+KILLING_LEAST = 10.0
 KILLING_MOST = 70.0
 """Seconds: killing goes on until it has hit often enough, and fails when that takes longer."""
-KILLS_LEAST = 30
+KILLS_LEAST = 15
 BACKLOG_LEAST = 1_000
 """Jobs that wait at any time, so that a kill finds work in flight."""
-IDS_LEAST = 5_000
+IDS_LEAST = 2_000
 
 
 def launch(program: str, folder: Path) -> subprocess.Popen[str]:

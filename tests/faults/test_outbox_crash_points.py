@@ -140,9 +140,9 @@ def stop_and_succeed(scene: Scene, mutant: str = "") -> None:
     stops: nobody else could write then.
     """
     how = {"mutant": mutant, "CRASH_UNRENEWED": "1"}
-    first = scene.spawn("sell", 1, armed="outbox.after_publish@1=stop:0.2", **how)
+    first = scene.spawn("sell", 1, armed="outbox.after_publish@1=stop:0.5", **how)
     scene.until_stopped(first, "outbox.after_publish")
-    second = scene.spawn("sell", ORDERS, armed="outbox.before_publish@1=stop:0.2", **how)
+    second = scene.spawn("sell", ORDERS, armed="outbox.before_publish@1=stop:0.5", **how)
     scene.until_stopped(second, "outbox.before_publish")
     os.kill(first.pid, signal.SIGCONT)
     finish(first, BLOCKED, LANE_LOST)
@@ -196,7 +196,7 @@ def test_on_a_full_disk_the_users_transaction_fails_whole_and_all_goes_on_with_s
 
 def sell_on(scene: Scene, disk: Path) -> None:
     filler = disk / "filler"
-    child = scene.spawn("sell", ORDERS, armed="outbox.after_commit@2=stop:0.2")
+    child = scene.spawn("sell", ORDERS, armed="outbox.after_commit@2=stop:0.5")
     scene.until_stopped(child, "outbox.after_commit")
     fill(filler)
     os.kill(child.pid, signal.SIGCONT)

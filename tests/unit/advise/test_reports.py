@@ -79,7 +79,7 @@ def test_the_page_says_everything() -> None:
         "read from traces.json",
         "├──> mail  mail.ask  [call]   => CAST (R5)",
         "shop->mail:mail.ask call CAST R5 1000 2.00% 9.89 ms 9.89 ms",
-        "mail->log:log.ask cast CAST R5 50 0.00% 199 ms 199 ms",
+        "mail->log:log.ask cast CAST R5 50 0.00% 200 ms 200 ms",
         "1. A01 shop:shop.ask",
         "At: shop/mail.py:12",
         "1 findings of the baseline were there before",
@@ -112,7 +112,9 @@ def test_of_nothing_the_page_is_short() -> None:
     assert "Interactions" in page
     assert "- 3 x a span without an id" in page
     assert "always there" not in page
-    assert "declarations only" in markdown(report(empty))
+    nothing = reported(empty, slo=99.9, findings=Sorted([], [], []))
+    assert "declarations only" in markdown(nothing)
+    assert "## Findings" not in markdown(nothing)
 
 
 def test_the_decision_record() -> None:

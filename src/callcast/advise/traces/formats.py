@@ -9,12 +9,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from binascii import Error as NotBase64
+from binascii import a2b_base64
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Literal
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Struct
 
 from callcast.advise.model import Span
 
@@ -26,20 +29,26 @@ _KINDS: tuple[Kind, ...] = ("internal", "internal", "server", "client", "produce
 _BY_NAME: Mapping[str, Kind] = MappingProxyType({kind: kind for kind in _KINDS})
 _NANO, _MICRO = 1e-9, 1e-6
 _ERROR = 2
+_UNTIL = 1e10
+"""Seconds since the epoch (the year 2286): a clock that says more says nothing."""
+_BASE64 = (12, 24)
+"""Characters of a span's and of a trace's id where a writer of protobuf's JSON left them so."""
+_UNREADABLE = (ValueError, OverflowError, RecursionError)
+"""What damaged text raises; msgspec's errors are ValueErrors."""
 
 
 class _Any(Struct, rename="camel"):
     """An attribute's value in OTLP; lists and maps are left out."""
 
-    string_value: str | None = None
-    int_value: int | str | None = None
-    double_value: float | None = None
-    bool_value: bool | None = None
+    string_value: object = None
+    int_value: object = None
+    double_value: object = None
+    bool_value: object = None
 
 
 class _KeyValue(Struct):
     key: str
-    value: _Any = field(default_factory=_Any)
+    value: _Any | None = None
 
 
 class _OtlpLink(Struct, rename="camel"):
@@ -57,31 +66,31 @@ class _OtlpSpan(Struct, rename="camel"):
     name: str
     start_time_unix_nano: int | str
     end_time_unix_nano: int | str
-    parent_span_id: str = ""
-    kind: int | str = 0
-    attributes: list[_KeyValue] = []
-    status: _Status = field(default_factory=_Status)
-    links: list[_OtlpLink] = []
+    parent_span_id: str | None = ""
+    kind: int | str | None = 0
+    attributes: list[_KeyValue] | None = None
+    status: _Status | None = None
+    links: list[_OtlpLink] | None = None
 
 
 class _Scope(Struct):
-    spans: list[msgspec.Raw] = []
+    spans: list[msgspec.Raw] | None = None
 
 
 class _Resource(Struct):
-    attributes: list[_KeyValue] = []
+    attributes: list[_KeyValue] | None = None
 
 
 class _OtlpPart(Struct, rename="camel"):
-    scope_spans: list[_Scope] = []
-    instrumentation_library_spans: list[_Scope] = []
+    scope_spans: list[_Scope] | None = None
+    instrumentation_library_spans: list[_Scope] | None = None
     """As it was called before version 0.19 of the protocol."""
-    resource: _Resource = field(default_factory=_Resource)
+    resource: _Resource | None = None
 
 
 class _Tag(Struct):
     key: str
-    value: Value | None = None
+    value: object = None
 
 
 class _Reference(Struct):
@@ -94,39 +103,40 @@ class _JaegerSpan(Struct):
     traceID: str  # noqa: N815
     spanID: str  # noqa: N815
     operationName: str  # noqa: N815
-    startTime: int  # noqa: N815
-    duration: int
-    references: list[_Reference] = []
-    tags: list[_Tag] = []
-    processID: str = ""  # noqa: N815
+    startTime: float  # noqa: N815
+    duration: float
+    references: list[_Reference] | None = None
+    tags: list[_Tag] | None = None
+    processID: str | None = ""  # noqa: N815
+    parentSpanID: str | None = ""  # noqa: N815 - in place of references, as older ones write it
 
 
 class _Process(Struct):
-    serviceName: str = ""  # noqa: N815
+    serviceName: str | None = ""  # noqa: N815
 
 
 class _JaegerPart(Struct):
-    spans: list[msgspec.Raw]
-    processes: dict[str, _Process] = {}
+    spans: list[msgspec.Raw] | None
+    processes: dict[str, _Process] | None = None
 
 
 class _Endpoint(Struct, rename="camel"):
-    service_name: str = ""
-    ipv4: str = ""
+    service_name: str | None = ""
+    ipv4: str | None = ""
 
 
 class _ZipkinSpan(Struct, rename="camel"):
     trace_id: str
     id: str
-    timestamp: int
-    duration: int = 0
-    name: str = ""
-    parent_id: str = ""
-    kind: str = ""
-    shared: bool = False
-    local_endpoint: _Endpoint = field(default_factory=_Endpoint)
-    remote_endpoint: _Endpoint = field(default_factory=_Endpoint)
-    tags: dict[str, str] = {}
+    timestamp: float
+    duration: float | None = 0
+    name: str | None = ""
+    parent_id: str | None = ""
+    kind: str | None = ""
+    shared: bool | None = False
+    local_endpoint: _Endpoint | None = None
+    remote_endpoint: _Endpoint | None = None
+    tags: dict[str, object] | None = None
 
 
 Counted = Callable[[str], None]
@@ -148,32 +158,41 @@ def _otlp(part: bytes, drop: Counted) -> Iterator[Span] | None:
         return None
     try:
         whole = msgspec.json.decode(part, type=_OtlpPart)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return _none(drop, "a resource of OTLP that is not as it should be")
-    said = _attributes(whole.resource.attributes)
-    service = str(said.get("service.name", "unknown"))
-    scopes = [*whole.scope_spans, *whole.instrumentation_library_spans]
-    return _each(
-        (raw for scope in scopes for raw in scope.spans), drop, lambda raw: _of_otlp(raw, service)
-    )
+    said = _attributes(whole.resource.attributes if whole.resource else ())
+    service = str(said.get("service.name") or "unknown")
+    scopes = [*(whole.scope_spans or ()), *(whole.instrumentation_library_spans or ())]
+    raws = (raw for scope in scopes for raw in scope.spans or ())
+    return _each(raws, drop, lambda raw: _of_otlp(raw, service))
 
 
 def _of_otlp(raw: msgspec.Raw, service: str) -> Span:
     one = msgspec.json.decode(raw, type=_OtlpSpan)
     began, ended = int(one.start_time_unix_nano), int(one.end_time_unix_nano)
     return Span(
-        trace_id=one.trace_id.lower(),
-        span_id=one.span_id.lower(),
-        parent_id=one.parent_span_id.lower(),
+        trace_id=_id(one.trace_id),
+        span_id=_id(one.span_id),
+        parent_id=_id(one.parent_span_id, is_parent=True),
         service=service,
         name=one.name,
-        kind=_kind(one.kind),
+        kind=_kind(one.kind or 0),
         start=began * _NANO,
         took=max(0, ended - began) * _NANO,
-        is_error=one.status.code in {_ERROR, "STATUS_CODE_ERROR"},
-        attributes=_attributes(one.attributes),
-        links=tuple((link.trace_id.lower(), link.span_id.lower()) for link in one.links),
+        is_error=one.status is not None and one.status.code in {_ERROR, "STATUS_CODE_ERROR"},
+        attributes=_attributes(one.attributes or ()),
+        links=tuple((_id(link.trace_id), _id(link.span_id)) for link in one.links or ()),
     )
+
+
+def _id(said: str | None, *, is_parent: bool = False) -> str:
+    """One spelling for all formats: some leave zeros in front away; a parent of zeros is none."""
+    text = said or ""
+    if len(text) in _BASE64 and text.endswith("="):
+        with suppress(NotBase64):  # then it is an id like any other
+            text = a2b_base64(text, strict_mode=True).hex()
+    short = text.lower().lstrip("0")
+    return short or ("" if is_parent else text[:1])
 
 
 def _kind(said: int | str) -> Kind:
@@ -182,15 +201,16 @@ def _kind(said: int | str) -> Kind:
     return _BY_NAME.get(said.removeprefix("SPAN_KIND_").lower(), "internal")
 
 
-def _attributes(pairs: list[_KeyValue]) -> dict[str, Value]:
+def _attributes(pairs: Sequence[_KeyValue] | None) -> dict[str, Value]:
+    """Those of one value; a damaged one takes no other along."""
     found: dict[str, Value] = {}
-    for pair in pairs:
-        value = pair.value
-        if value.int_value is not None:
-            found[pair.key] = int(value.int_value)
-            continue
-        for each in (value.string_value, value.bool_value, value.double_value):
-            if each is not None:
+    for pair in pairs or ():
+        value = pair.value or _Any()
+        whole = value.int_value  # 64 bits, written as text
+        if isinstance(whole, str) and whole.removeprefix("-").isdecimal() and len(whole) <= 20:
+            whole = int(whole)
+        for each in (value.string_value, value.bool_value, whole, value.double_value):
+            if isinstance(each, Value):
                 found[pair.key] = each
     return found
 
@@ -200,21 +220,22 @@ def _jaeger(part: bytes, drop: Counted) -> Iterator[Span] | None:
         return None
     try:
         whole = msgspec.json.decode(part, type=_JaegerPart)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except _UNREADABLE:
         return _none(drop, "a trace of Jaeger that is not as it should be")
-    return _each(whole.spans, drop, lambda raw: _of_jaeger(raw, whole.processes))
+    processes = whole.processes or {}
+    return _each(whole.spans or [], drop, lambda raw: _of_jaeger(raw, processes))
 
 
 def _of_jaeger(raw: msgspec.Raw, processes: Mapping[str, _Process]) -> Span:
     one = msgspec.json.decode(raw, type=_JaegerSpan)
-    tags = {tag.key: tag.value for tag in one.tags if tag.value is not None}
-    parents = [each for each in one.references if each.refType == "CHILD_OF"]
-    parent = next((each.spanID for each in parents if each.traceID == one.traceID), "")
-    process = processes.get(one.processID)
+    tags = {tag.key: tag.value for tag in one.tags or () if isinstance(tag.value, Value)}
+    references = one.references or []
+    parents = [each for each in references if _is_parent(each, one)]
+    process = processes.get(one.processID or "")
     return Span(
-        trace_id=one.traceID.lower(),
-        span_id=one.spanID.lower(),
-        parent_id=parent.lower(),
+        trace_id=_id(one.traceID),
+        span_id=_id(one.spanID),
+        parent_id=_id(parents[0].spanID if parents else one.parentSpanID, is_parent=True),
         service=(process.serviceName if process else "") or "unknown",
         name=one.operationName,
         kind=_kind(str(tags.pop("span.kind", ""))),
@@ -223,11 +244,15 @@ def _of_jaeger(raw: msgspec.Raw, processes: Mapping[str, _Process]) -> Span:
         is_error=str(tags.get("error", "")).lower() == "true",
         attributes=tags,
         links=tuple(
-            (each.traceID.lower(), each.spanID.lower())
-            for each in one.references
-            if each.refType != "CHILD_OF" or each.traceID != one.traceID
+            (_id(each.traceID), _id(each.spanID))
+            for each in references
+            if not _is_parent(each, one)
         ),
     )
+
+
+def _is_parent(reference: _Reference, of: _JaegerSpan) -> bool:
+    return reference.refType == "CHILD_OF" and reference.traceID == of.traceID
 
 
 def _zipkin(part: bytes, drop: Counted) -> Iterator[Span] | None:
@@ -238,22 +263,25 @@ def _zipkin(part: bytes, drop: Counted) -> Iterator[Span] | None:
 
 def _of_zipkin(raw: msgspec.Raw) -> Span:
     one = msgspec.json.decode(raw, type=_ZipkinSpan)
-    attributes: dict[str, Value] = dict(one.tags)
-    if one.remote_endpoint.service_name:
-        attributes.setdefault("peer.service", one.remote_endpoint.service_name)
-    kind = _kind(one.kind)
+    tags = one.tags or {}
+    attributes = {key: value for key, value in tags.items() if isinstance(value, Value)}
+    remote = one.remote_endpoint.service_name if one.remote_endpoint else ""
+    if remote:
+        attributes.setdefault("peer.service", remote)
+    kind = _kind(one.kind or "")
+    own = _id(one.id)
     # A server that shares its client's span has the same id: it is a child all the same.
     is_shared = one.shared and kind == "server"
     return Span(
-        trace_id=one.trace_id.lower(),
-        span_id=f"{one.id.lower()}-server" if is_shared else one.id.lower(),
-        parent_id=one.id.lower() if is_shared else one.parent_id.lower(),
-        service=one.local_endpoint.service_name or "unknown",
-        name=one.name,
+        trace_id=_id(one.trace_id),
+        span_id=f"{own}-server" if is_shared else own,
+        parent_id=own if is_shared else _id(one.parent_id, is_parent=True),
+        service=(one.local_endpoint.service_name if one.local_endpoint else "") or "unknown",
+        name=one.name or "",
         kind=kind,
         start=one.timestamp * _MICRO,
-        took=max(0, one.duration) * _MICRO,
-        is_error="error" in one.tags,
+        took=max(0, one.duration or 0) * _MICRO,
+        is_error="error" in tags,
         attributes=attributes,
     )
 
@@ -267,13 +295,15 @@ def _each(
     for raw in raws:
         try:
             span = read(raw)
-        except (ValueError, OverflowError):  # msgspec's errors are ValueErrors too
+        except _UNREADABLE:
             drop("a span that is not as it should be")
             continue
         if not span.trace_id or not span.span_id:
             drop("a span without an id")
-            continue
-        yield span
+        elif not (0 < span.start < _UNTIL and span.took < _UNTIL):
+            drop("a span at a time that cannot be")
+        else:
+            yield span
 
 
 def _none(drop: Counted, reason: str) -> Iterator[Span]:

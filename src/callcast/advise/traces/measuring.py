@@ -21,6 +21,12 @@ PEAK = 10.0
 """Seconds over which the busiest rate is taken."""
 ROUND = "callcast.delivery.round"
 
+EDGES_MAX = 10_000
+"""Interactions that are told apart: names with an id in them would be without end."""
+OTHERS = Edge("_OTHER", "_OTHER", "_OTHER")
+BUSY_MAX = 20_000
+"""Stretches of ten seconds that are counted (two days); of more, the busiest."""
+
 Key = tuple[str, str]
 
 
@@ -82,16 +88,18 @@ class Measuring:
         if self._held:
             self.dropped["a message whose publishing was not seen"] += len(self._held)
         window = max(0.0, self._last - self._first)
+        without = {*self._replies, OTHERS}
+        heard = Counter((edge.caller, edge.name) for edge in self._found)
         for edge, interaction in self._found.items():
             measured = self._measured(edge)
             measured.window = window
             busiest = max(self._busy[edge].values(), default=0)
             measured.peak_rate = busiest / PEAK
-            if interaction.verb is Verb.CAST and self._heard_by(edge) > 1:
+            if interaction.verb is Verb.CAST and heard[edge.caller, edge.name] > 1:
                 interaction.verb = Verb.PUBLISH
         return System(
-            interactions={e: i for e, i in self._found.items() if e not in self._replies},
-            handlers=self._steps.handlers(self._replies),
+            interactions={e: i for e, i in self._found.items() if e not in without},
+            handlers=self._steps.handlers(without),
             window=window,
             traces=self._traces,
             sources=self._sources,
@@ -107,7 +115,7 @@ class Measuring:
         self._steps.saw(key, handler, calls, is_entry=is_entry)
 
     def _call(self, called: Called, caller: str, made: Counter[Edge]) -> Edge:
-        edge = Edge(caller, called.callee, called.name)
+        edge = self._told_apart(Edge(caller, called.callee, called.name))
         measured = self._measured(edge)
         last = called.attempts[-1]
         measured.count += 1
@@ -151,9 +159,9 @@ class Measuring:
             else:
                 self.dropped["a message whose publishing was not seen"] += 1
             return
-        edge = Edge(published.service, words.group(span), published.destination)
+        edge = self._told_apart(Edge(published.service, words.group(span), published.destination))
         measured = self._measured(edge, Verb.CAST, Terms(has_outbox=published.has_outbox))
-        is_first = not int(span.attributes.get(ROUND, 0) or 0)
+        is_first = not words.number(span, ROUND)
         measured.count += is_first
         measured.attempts += 1
         measured.attempt_errors += span.is_error
@@ -178,19 +186,19 @@ class Measuring:
             if asked is None or not is_theirs:
                 continue
             if asked.handler.start <= reply.start <= ended(asked.handler):
-                edge = Edge(asked.service, words.group(answered.handler), asked.destination)
+                edge = self._told_apart(
+                    Edge(asked.service, words.group(answered.handler), asked.destination)
+                )
                 self._found[edge].verb = Verb.REQUEST
                 self._measured(edge).latency.record(max(0.0, reply.start - asked.at))
                 self._replies.add(Edge(answered.service, words.group(reply), answered.destination))
 
-    def _heard_by(self, edge: Edge) -> int:
-        return len(
-            {
-                each.callee
-                for each in self._found
-                if (each.caller, each.name) == (edge.caller, edge.name)
-            }
-        )
+    def _told_apart(self, edge: Edge) -> Edge:
+        """The edge, or what stands for all beyond the bound."""
+        if edge in self._found or len(self._found) < EDGES_MAX:
+            return edge
+        self.dropped[f"of an interaction beyond the {EDGES_MAX:,} that are told apart"] += 1
+        return OTHERS
 
     def _measured(self, edge: Edge, verb: Verb = Verb.CALL, terms: Terms | None = None) -> Measured:
         if edge not in self._found:
@@ -202,7 +210,10 @@ class Measuring:
         return self._numbers[edge]
 
     def _note(self, edge: Edge, at: float) -> None:
-        self._busy[edge][int(at / PEAK)] += 1
+        busy = self._busy[edge]
+        busy[int(at / PEAK)] += 1
+        if len(busy) > BUSY_MAX:
+            self._busy[edge] = Counter(dict(busy.most_common(BUSY_MAX // 2)))
 
 
 def _service(span: Span) -> str:

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator
 
 PART_MAX_BYTES = 67_108_864
 """A part that is larger is left out, and counted."""
+DEEP_MAX = 1_000
+"""What is nested deeper is none of the three formats."""
 
 _TEXT_OR_ITS_BEGIN = rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)'
 _SIGNS = re.compile(_TEXT_OR_ITS_BEGIN + rb"|[{}\[\]]", re.DOTALL)
@@ -68,7 +70,7 @@ class Cut:
             del self._above[-1:]
         elif byte == _OBJECT and self._above[-1:] == [_LIST]:
             self._began, self._depth = at, 1
-        elif byte in _OPEN:
+        elif byte in _OPEN and len(self._above) < DEEP_MAX:
             self._above.append(byte)
 
     def _let_go(self) -> None:

@@ -16,6 +16,10 @@ OVERLAP = 0.5
 """Two calls are side by side when they were in this share of the runs that made both."""
 
 
+NEXT_MAX = 64
+"""With so many later calls each is compared: a run may make thousands."""
+
+
 class _Seen(Struct):
     """One handler, over all its runs."""
 
@@ -48,11 +52,7 @@ class Stepping:
         for place, edge in enumerate(dict.fromkeys(edge for edge, _ in calls)):
             seen.made[edge] += 1
             seen.places[edge] += place
-        for number, (edge, called) in enumerate(calls):
-            for other, beside in calls[number + 1 :]:
-                if beside.start < called.end and called.start < beside.end and other != edge:
-                    seen.beside[edge, other] += 1
-                    seen.beside[other, edge] += 1
+        seen.beside.update(_beside(calls))
 
     def sent(self, key: Key, edge: Edge, run: Span) -> None:
         """One run sent this message; told after `saw`, more than once where several listen."""
@@ -69,6 +69,19 @@ class Stepping:
     def handlers(self, without: Collection[Edge]) -> dict[Key, Handler]:
         """All of them, without the steps that are only answers."""
         return {key: _handler(key, seen, without) for key, seen in self._seen.items()}
+
+
+def _beside(calls: Sequence[tuple[Edge, Called]]) -> set[tuple[Edge, Edge]]:
+    """Which of them were side by side, both ways round."""
+    found: set[tuple[Edge, Edge]] = set()
+    ordered = sorted(calls, key=lambda each: each[1].start)
+    for number, (edge, called) in enumerate(ordered):
+        for other, beside in ordered[number + 1 : number + 1 + NEXT_MAX]:
+            if beside.start >= called.end:
+                break
+            if beside.end > called.start and other != edge:
+                found |= {(edge, other), (other, edge)}
+    return found
 
 
 def _waited(span: Span, calls: Sequence[tuple[Edge, Called]]) -> float:

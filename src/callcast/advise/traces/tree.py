@@ -43,6 +43,7 @@ class Tree:
         self._below: dict[str, list[Span]] = {}
         self._dropped = dropped
         self._parents: dict[str, Span] = {}
+        self._open_rings(spans)
         for span in spans:
             self._place(span)
         for below in self._below.values():
@@ -122,15 +123,29 @@ class Tree:
             return Called((span,), served, served.service, words.operation(served))
         return Called((span,), None, words.peer(span) or "unknown", words.operation(span))
 
+    def _open_rings(self, spans: Sequence[Span]) -> None:
+        """The first span of each ring of parents becomes a root; every span is walked over once."""
+        self._ring_opened: set[str] = set()
+        is_sound: set[str] = set()
+        for span in spans:
+            path: dict[str, Span] = {}
+            at: Span | None = span
+            while at is not None and at.span_id not in is_sound and at.span_id not in path:
+                path[at.span_id] = at
+                at = self.spans.get(at.parent_id)
+            if at is not None and at.span_id in path:
+                ring = list(path.values())[list(path).index(at.span_id) :]
+                self._ring_opened.add(min(ring, key=lambda one: one.start).span_id)
+                self._dropped["a span above itself: it counts as a root"] += 1
+            is_sound.update(path)
+
     def _place(self, span: Span) -> None:
         if not span.parent_id:
             return
         parent = self.spans.get(span.parent_id)
         if parent is None:
             self._dropped["a parent that is missing: its child counts as a root"] += 1
-        elif parent is span or any(each is span for each in self.above(parent)):
-            self._dropped["a span above itself: it counts as a root"] += 1
-        else:
+        elif span.span_id not in self._ring_opened:
             if span.start < parent.start - SKEW:
                 self._dropped["a clock that is behind: times between services are less sure"] += 1
             self._parents[span.span_id] = parent
@@ -152,6 +167,6 @@ def _same(one: Called, other: Called) -> bool:
 
 
 def _is_retry(before: Span, span: Span) -> bool:
-    if int(span.attributes.get("http.request.resend_count", 0) or 0) > 0:
+    if words.number(span, "http.request.resend_count") > 0:
         return True
     return before.is_error and span.start >= ended(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from callcast.advise.model import Span
 
 _DESTINATION = (
@@ -26,8 +28,13 @@ _GROUP = (
     "messaging.kafka.consumer.group",
     "messaging.consumer_group",
 )
+_TEMPORARY = ("messaging.destination.temporary", "messaging.destination.anonymous")
+TEMPORARY = "(temporary)"
 _METHOD = ("http.request.method", "http.method")
-_ROUTE = ("http.route", "url.template", "http.target")
+_ROUTE = ("http.route", "url.template")
+_PATH = ("http.target", "url.path")
+_ID = re.compile(r"/(?:\d+|[0-9a-fA-F-]{8,})(?=/|$)")
+"""What in a path is one of many: without it each customer would be an interaction."""
 _HANDED_OVER = frozenset({"receive", "settle", "ack", "nack", "commit", "poll"})
 """Operations on a queue that are no handling."""
 
@@ -41,8 +48,18 @@ def first(span: Span, names: tuple[str, ...]) -> str:
     return ""
 
 
+def number(span: Span, name: str) -> int:
+    """An attribute as a whole number; 0 where it is none."""
+    try:
+        return int(span.attributes.get(name, 0))
+    except ValueError:
+        return 0
+
+
 def destination(span: Span) -> str:
     """The topic or queue of a message; empty for a span that is about none."""
+    if any(str(span.attributes.get(name, "")).lower() == "true" for name in _TEMPORARY):
+        return TEMPORARY  # each has a name of its own
     return first(span, _DESTINATION)
 
 
@@ -62,8 +79,11 @@ def operation(span: Span) -> str:
     if own:
         return own
     method, route = first(span, _METHOD), first(span, _ROUTE)
+    if method and not route:
+        path = first(span, _PATH).partition("?")[0]
+        route = _ID.sub("/{id}", path)
     if method and route:
-        return f"{method} {route.partition('?')[0]}"
+        return f"{method} {route}"
     called = str(span.attributes.get("rpc.method", ""))
     service = str(span.attributes.get("rpc.service", ""))
     return f"{service}/{called}" if called and service else called or span.name

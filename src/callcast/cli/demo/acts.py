@@ -88,7 +88,10 @@ class Acts:
         await self.stage.buyer.place(count // 2, gap=GAP)
         self.stage.say(f"one order is for a {OVERSIZED}, and no box fits it: the poison order")
         self.poisoned = self._now()
-        await self.stage.buyer.place_one(Order(self.stage.buyer.poison, OVERSIZED, 1, 99_000))
+        # On a busy machine the first calls take too long and open a breaker: an order that was
+        # refused is placed again, since without this one nothing would be poisoned.
+        poison = Order(self.stage.buyer.poison, OVERSIZED, 1, 99_000)
+        await self.stage.buyer.insist(poison, patience=PATIENCE)
         await self.stage.buyer.place(count - count // 2, gap=GAP)
 
     async def kill(self, count: int) -> None:

@@ -25,6 +25,8 @@ TWICE_EVERY = 20
 """Now and then the buyer clicks twice: the same order, at once, under the same key."""
 
 IN_FLIGHT_MAX = 16
+AGAIN = 0.2
+"""Seconds from an answer to the next time that the same order is placed."""
 
 WEIGHT: tuple[Answer, ...] = ("confirmed", "unanswered", "refused")
 
@@ -64,6 +66,18 @@ class Buyer:
         self._under_way.append(self._tasks.start(self._ask(order), name=f"order {order.id}"))
         if self.sent % TWICE_EVERY == 0:
             self._under_way.append(self._tasks.start(self._ask(order), name=f"order {order.id}"))
+
+    async def insist(self, order: Order, *, patience: float) -> None:
+        """Send one order again and again, under the same key, until it is confirmed.
+
+        Past `patience`, in seconds, it stays as it is.
+        """
+        until = self._clock.now() + patience
+        self.sent += 1
+        await self._ask(order)
+        while self.answers[order.id] != "confirmed" and self._clock.now() < until:
+            await self._clock.sleep(AGAIN)
+            await self._ask(order)
 
     async def settle(self) -> None:
         """Wait for all answers."""
