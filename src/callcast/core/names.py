@@ -8,6 +8,11 @@ _FIRST = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ01234567
 _REST = _FIRST | frozenset("._-")
 NAME_MAX = 200
 
+REPLIES = "callcast.replies."
+"""How the topics of all reply addresses begin: then the bus, its process, and an id."""
+REPLY_ERRORS = "callcast-reply-errors"
+"""Header of a request: its sender waits, so that an error is an answer too."""
+
 
 def checked_name(name: str, what: str) -> str:
     """Return `name` when it is one: letters, digits, ``.``, ``_``, ``-``; else raise `Misuse`.

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from callcast.core.contract import Event, Operation
 from callcast.core.errors import CallcastError, Misuse, NotSent, Remote, Unanswered
 from callcast.core.message import Message
-from callcast.core.names import checked_name
+from callcast.core.names import REPLIES, REPLY_ERRORS, checked_name
 from callcast.core.outcome import DONE, Dead, Outcome, Release
 from callcast.core.work import Next, Work
 from callcast.ports.broker import Broker, Browses, Retires, Source
@@ -23,16 +23,11 @@ from callcast.transports.problem import CONTENT_TYPE, Problem, problem_of, read_
 
 REPLY_TYPE = "callcast-reply-type"
 """Header of a cast that wants an answer: the name of the event that carries it."""
-REPLY_ERRORS = "callcast-reply-errors"
-"""Header of a request: its sender waits, so that an error is an answer too."""
 REPLY_PROBLEM = "callcast-reply-problem"
 """Header of an answer that is an error, a problem detail: its HTTP status."""
 
 RETRY_AFTER = 1.0
 """Seconds until a message whose answer could not be sent is handled again."""
-
-_ADDRESSES = "callcast.replies."
-"""How the topics of all reply addresses begin: then the bus, its process, and an id."""
 
 _NAMESPACE = uuid.UUID("5ccf1a52-6b8e-5c0f-9f0a-0d6c5b1f0a77")
 """Namespace of derived reply ids: a rerun answers under the same id, so an inbox removes it."""
@@ -135,7 +130,7 @@ async def retire_abandoned(broker: Broker) -> None:
 
 
 def _is_abandoned(topic: str) -> bool:
-    if not topic.startswith(_ADDRESSES):
+    if not topic.startswith(REPLIES):
         return False
     *_, process, _instance = topic.split(".")
     return is_short_of_dead(process)
@@ -145,7 +140,7 @@ class Inquiries:
     """The requests of one bus that wait for their answer, each process at its own address."""
 
     def __init__(self, name: str, instance: str, clock: Clock) -> None:
-        topic = f"{_ADDRESSES}{name}.{short()}.{instance}"
+        topic = f"{REPLIES}{name}.{short()}.{instance}"
         self._clock = clock
         self.source: Source = Source(topic, name)
         self.contract: Event[None] = Event(topic, None)

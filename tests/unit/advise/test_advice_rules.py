@@ -106,6 +106,11 @@ def test_what_several_listen_to_is_published(coupling: str) -> None:
     assert found.change == "await tx.publish(B_ASK, fact)"
 
 
+def test_of_a_message_nobody_said_anything_about_it_is_known_that_nobody_waits() -> None:
+    assert advised(says("a->b", Verb.PUBLISH)).rules == ("R6",)
+    assert advised(says("a->b", Verb.CAST)).questions == ("needs.on_failure of a->b:b.ask",)
+
+
 def test_peaks_are_levelled_by_a_queue() -> None:
     busy = Measured(count=1000, window=100.0, peak_rate=40.0, work=of(0.02, 1000))
     needs, terms = Needs(response="none"), Terms(workers=1)

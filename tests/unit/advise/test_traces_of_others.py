@@ -361,3 +361,31 @@ def test_whatever_is_damaged_nothing_but_misuse_comes_of_it(
         pass
     else:
         assert system.interactions or system.dropped or reading.dropped or system.handlers
+
+
+def test_a_whole_call_of_callcast_has_its_attempts_below() -> None:
+    trace = Trace()
+    page = trace.span("page", "orders", "server", took=1.0, callcast__operation="orders.checkout")
+    whole = trace.span("call bank.charge", "orders", under=page, at=0.1, took=0.3,
+                       callcast__operation="bank.charge", callcast__peer="bank")  # fmt: skip
+    for number in range(2):
+        attempt = trace.span("POST", "orders", "client", under=whole, at=0.1 + number * 0.1,
+                             took=0.05, error=not number)  # fmt: skip
+        trace.span("POST /charge", "bank", "server", under=attempt, at=0.11 + number * 0.1)
+    [(edge, about)] = measured(trace.spans).interactions.items()
+    assert edge == Edge("orders", "bank", "bank.charge")
+    assert about.measured is not None
+    assert (about.measured.count, about.measured.attempts, about.measured.errors) == (1, 2, 0)
+
+
+def test_an_answer_to_callcasts_own_queue_is_a_request() -> None:
+    trace = Trace()
+    page = trace.span("page", "web", "server", took=1.0)
+    asked = message(trace, "web", page, 0.1)
+    at_work = handled(trace, "prices", asked, 0.2)
+    answer = message(trace, "prices", at_work, 0.3, to="callcast.replies.x")
+    handled(trace, "host", answer, 0.4, to="callcast.replies.x")
+    system = measured(trace.spans)
+    assert {str(edge): about.verb for edge, about in system.interactions.items()} == {
+        "web->prices:t": Verb.REQUEST
+    }

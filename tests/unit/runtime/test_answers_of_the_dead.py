@@ -6,10 +6,11 @@ import pytest
 
 from callcast.core.errors import NotSent, Refused, Unanswered
 from callcast.core.message import Message
+from callcast.core.names import REPLY_ERRORS
 from callcast.core.outcome import DONE, Dead, Later, Outcome, Release
 from callcast.core.work import Kind, Work
 from callcast.runtime.envelope import REPLY_TO
-from callcast.runtime.replies import REPLY_ERRORS, REPLY_PROBLEM, AnswerErrors
+from callcast.runtime.replies import REPLY_PROBLEM, AnswerErrors
 from callcast.testing.clock import ManualClock
 
 REQUEST = {REPLY_TO: "callcast.replies.shop", REPLY_ERRORS: "1"}

@@ -61,6 +61,30 @@ def test_what_is_cast_names_its_callee(tmp_path: Path) -> None:
     } == {("till", "mail", "cast", 3)}
 
 
+def test_a_request_is_told_from_a_cast_and_replies_are_one_edge(tmp_path: Path) -> None:
+    async def act(bus: Bus) -> None:
+        assert await bus.request(STOCK, "tea") == 3
+
+    path = ran(tmp_path, act)
+    assert {(edge.name, edge.verb, edge.callee, edge.side) for edge in edges(path)} == {
+        (STOCK.name, "request", "inventory", "caller"),
+        (STOCK.name, "request", "inventory", "callee"),
+        ("callcast.replies", "publish", "", "caller"),
+        ("callcast.replies", "publish", "till", "callee"),
+    }
+
+
+def test_any_number_of_senders_costs_no_memory(tmp_path: Path) -> None:
+    watched = observer(tmp_path / "r")
+    told = watched.handling("warehouse", PLACED)
+    for number in range(EDGES_MAX + 100):
+        told(message(source=f"stranger {number}"), Done(), 0.1, tries=0)
+    watched.finish()
+    found = {edge.caller: edge.count for edge in edges(str(tmp_path / "r"))}
+    assert len(found) == EDGES_MAX + 1
+    assert found[OTHER] == 100
+
+
 def test_an_error_is_counted_by_its_kind_and_a_dead_letter_as_lost(tmp_path: Path) -> None:
     async def act(bus: Bus) -> None:
         await bus.publish(PLACED, "poison")

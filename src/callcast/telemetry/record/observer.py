@@ -14,13 +14,14 @@ from opentelemetry.trace import SpanContext
 
 from callcast.core.contract import Operation
 from callcast.core.message import Message
+from callcast.core.names import REPLIES, REPLY_ERRORS
 from callcast.core.outcome import Dead, Done, Later, Outcome, Release
 from callcast.core.recorded import CALL_ID, RecordedVerb
 from callcast.core.work import CALL, CONSUME, PUBLISH, SERVE, Work
 from callcast.ports.clock import Clock
 from callcast.ports.observer import Contract, Fact, Handling, Moved, Observer, Retried, WorkSpan
 from callcast.telemetry.record import ids, making
-from callcast.telemetry.record.book import Line
+from callcast.telemetry.record.book import EDGES_MAX, Line
 from callcast.telemetry.record.keeper import Keeper
 from callcast.telemetry.record.making import Place, Took
 from callcast.telemetry.record.ring import Ring
@@ -77,9 +78,9 @@ class RecordingObserver:
         """Start the span of an attempt."""
         before = trace.get_current_span().get_span_context()
         span = self._inner.attempt(work, url)
-        place = making.place_of_attempt(work)
+        place = None
         if self._inner.is_tracing:
-            place = _placed(place, before, work)
+            place = _placed(making.place_of_attempt(work), before, work)
         return _Kept(span, self, work=work, place=place, url=url)
 
     def occupying(self, work: Work) -> AbstractContextManager[object]:
@@ -157,9 +158,10 @@ class RecordingObserver:
         """Whether a span that a tracer has made is to be kept."""
         return self._ring.wants(making.correlation_of(work), failed=failed, slow=False)
 
-    def line(self, caller: str, callee: str, name: str, *, is_cast: bool) -> Line:
-        """The callee's side of the edge of a message."""
-        return self._book.line((caller, callee, name, "cast" if is_cast else "publish", "callee"))
+    def line(self, message: Message, callee: str, contract: Contract) -> Line:
+        """The callee's side of the edge of such messages."""
+        name = _name_of(contract.name)
+        return self._book.line((message.source, callee, name, _verb(contract, message), "callee"))
 
     @property
     def ring(self) -> Ring:
@@ -197,11 +199,12 @@ class RecordingObserver:
 
     def _publishing(self, work: Work, message: Message) -> Line:
         """The edge of what this bus publishes under this name."""
-        is_cast = isinstance(work.contract, _OPERATION)
-        callee = str(getattr(work.contract, "service", "")) if is_cast else ""
-        verb: RecordedVerb = "cast" if is_cast else "publish"
-        line = self._book.line((message.source, callee, work.name, verb, "caller"))
-        self._sent[work.name] = line
+        verb = _verb(work.contract, message)
+        callee = "" if verb == "publish" else str(getattr(work.contract, "service", ""))
+        name = _name_of(work.name)
+        line = self._book.line((message.source, callee, name, verb, "caller"))
+        if name == work.name:  # of reply addresses there is no end
+            self._sent[name] = line
         return line
 
     def _serving(self, work: Work) -> Line:
@@ -233,7 +236,7 @@ class _Kept:
         observer: RecordingObserver,
         *,
         work: Work,
-        place: Place,
+        place: Place | None,
         url: str = "",
     ) -> None:
         self._span = span
@@ -259,7 +262,8 @@ class _Kept:
         if observer.wants(work, failed=bool(failure)):
             took = observer.now() - self._began
             ended = Took(observer.wall() - took, took, failure)
-            observer.keep(work, self._place, ended, url=self._url)
+            place = self._place or making.place_of_attempt(work)
+            observer.keep(work, place, ended, url=self._url)
 
 
 class _Handlings:
@@ -277,7 +281,11 @@ class _Handlings:
 
         def told(message: Message, outcome: Outcome, took: float, *, tries: int) -> None:
             source = message.source
-            line = lines.get(source) or lines.setdefault(source, new(source))
+            line = lines.get(source)
+            if line is None:
+                line = new(message)
+                if len(lines) < EDGES_MAX:  # strangers may have any number of sources
+                    lines[source] = line
             is_done = type(outcome) is Done
             if not is_done and not failed(line, outcome):
                 return
@@ -292,9 +300,8 @@ class _Handlings:
 
         return told
 
-    def _line(self, source: str) -> Line:
-        is_cast = isinstance(self._contract, _OPERATION)
-        return self._observer.line(source, self._group, self._contract.name, is_cast=is_cast)
+    def _line(self, message: Message) -> Line:
+        return self._observer.line(message, self._group, self._contract)
 
     def _keep(self, message: Message, outcome: Outcome, took: float, *, tries: int) -> None:
         observer = self._observer
@@ -324,6 +331,17 @@ def _failed(line: Line, outcome: Outcome) -> bool:
     else:
         line.put_off += 1
     return True
+
+
+def _verb(contract: object, message: Message) -> RecordedVerb:
+    if not isinstance(contract, _OPERATION):
+        return "publish"
+    return "request" if REPLY_ERRORS in message.headers else "cast"
+
+
+def _name_of(name: str) -> str:
+    """The name of an edge: that of the contract, and one for the addresses of all replies."""
+    return REPLIES.rstrip(".") if name.startswith(REPLIES) else name
 
 
 def _placed(derived: Place, before: SpanContext, work: Work) -> Place:

@@ -83,14 +83,14 @@ def _joined(entries: Iterable[Entry]) -> Sequence[RecordedEdge]:
 def _named(found: Sequence[RecordedEdge]) -> Sequence[RecordedEdge]:
     """Say cast where the callee's side knows it, and its one callee."""
     casts = {
-        (edge.caller, edge.name): edge.callee
+        (edge.caller, edge.name): edge
         for edge in found
-        if edge.side == "callee" and edge.verb == "cast"
+        if edge.side == "callee" and edge.verb in {"cast", "request"}
     }
     for edge in found:
-        callee = casts.get((edge.caller, edge.name))
-        if edge.side == "caller" and edge.verb == "publish" and callee is not None:
-            edge.verb, edge.callee = "cast", callee
+        known = casts.get((edge.caller, edge.name))
+        if edge.side == "caller" and edge.verb == "publish" and known is not None:
+            edge.verb, edge.callee = known.verb, known.callee
     return sorted(found, key=lambda edge: (edge.caller, edge.callee, edge.name, edge.side))
 
 
