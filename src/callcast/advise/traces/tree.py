@@ -67,15 +67,17 @@ class Tree:
     def calls(self, handler: Span) -> Sequence[Called]:
         """The calls that this span's handling makes itself, attempts of one put together."""
         found: list[Called] = []
+        places: dict[tuple[str, str], int] = {}
         for span in sorted(self._within(handler), key=lambda one: one.start):
             if not words.is_call(span) or self._is_attempt_of_whole(span):
                 continue
             called = self._called(span)
-            before = next((each for each in reversed(found) if _same(each, called)), None)
-            if before is not None and _is_retry(before.attempts[-1], span):
-                attempts = (*before.attempts, *called.attempts)
-                found[found.index(before)] = replace(called, attempts=attempts)
+            at = places.get((called.callee, called.name))
+            if at is not None and _is_retry(found[at].attempts[-1], span):
+                attempts = (*found[at].attempts, *called.attempts)
+                found[at] = replace(called, attempts=attempts)
             else:
+                places[called.callee, called.name] = len(found)
                 found.append(called)
         return found
 
@@ -117,7 +119,10 @@ class Tree:
         if words.is_whole_call(span) and inner:
             last = self._called(inner[-1])
             name = words.operation(span)
-            return Called((*inner[:-1], *last.attempts), last.served, last.callee, name)
+            *before, final = (*inner[:-1], *last.attempts)
+            if span.is_error:  # it ran into its deadline: an attempt that was cancelled is no error
+                final = replace(final, is_error=True)
+            return Called((*before, final), last.served, last.callee, name)
         served = next((one for one in self.below(span) if one.kind == "server"), None)
         if served is not None:
             return Called((span,), served, served.service, words.operation(served))
@@ -160,10 +165,6 @@ def is_handler(span: Span) -> bool:
 def ended(span: Span) -> float:
     """When it ended, in seconds since the epoch."""
     return span.start + span.took
-
-
-def _same(one: Called, other: Called) -> bool:
-    return (one.callee, one.name) == (other.callee, other.name)
 
 
 def _is_retry(before: Span, span: Span) -> bool:
