@@ -78,12 +78,11 @@ def _duties(found: Ruling) -> list[str]:
 def _change(about: Interaction, found: Ruling) -> str:
     """The line to write, in the words of the package."""
     name, sender = constant(about.edge.name), "tx" if found.has_outbox else "bus"
-    step = about.edge.name.rpartition(".")[2]
     line = {
         Verdict.CALL: f"answer = await bus.call({name}, request)",
         Verdict.CAST: f"await {sender}.cast({name}, request)",
         Verdict.PUBLISH: f"await {sender}.publish({name}, fact)",
-        Verdict.SAGA: f'saga.step("{step}", do={name}, undo=UNDO_{name})',
+        Verdict.SAGA: f"undo.push_async_callback(bus.cast, UNDO_{name}, request.id, now=True)",
         Verdict.UNDECIDED: "",
     }[found.verdict]
     if found.has_fallback:

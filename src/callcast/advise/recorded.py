@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from msgspec.structs import replace
 
-from callcast.advise.model import Edge, Interaction, Measured, Span, System, Verb
+from callcast.advise.model import Edge, Handler, Interaction, Measured, Span, System, Verb
 from callcast.advise.traces.measuring import measured
 from callcast.advise.traces.words import is_reply
 from callcast.core.recorded import OTHER, RecordedEdge, RecordedSpan
@@ -46,11 +46,23 @@ def from_record(
     if others:
         dropped["edges beyond the bound of the record, counted together"] = others
     handlers = {
-        key: replace(handler, steps=tuple(s for s in handler.steps if _key(s.edge) in known))
+        key: replace(
+            handler,
+            steps=tuple(s for s in handler.steps if _key(s.edge) in known),
+            availability=_available(handler, served.get(key)),
+        )
         for key, handler in system.handlers.items()
     }
     window = max([system.window, *(each.window for each in edges)], default=0.0)
     return replace(system, interactions=found, handlers=handlers, dropped=dropped, window=window)
+
+
+def _available(handler: Handler, served: RecordedEdge | None) -> float | None:
+    """Of how many its failures are: spans are kept of all that failed, of others only some."""
+    if handler.availability is None or served is None or served.count <= handler.own.count:
+        return handler.availability
+    failed = (1.0 - handler.availability) * handler.own.count
+    return 1.0 - failed / served.count
 
 
 def _key(edge: Edge) -> tuple[str, str, str]:

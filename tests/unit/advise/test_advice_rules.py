@@ -93,7 +93,7 @@ def test_one_owner_is_called_and_two_are_a_saga() -> None:
     two = advised(says("shop->stock", needs=strong), says("shop->bank", needs=strong))
     assert (two.verdict, two.rules) == (Verdict.SAGA, ("R4",))
     assert "bank, stock" in two.reason
-    assert two.change == 'saga.step("ask", do=STOCK_ASK, undo=UNDO_STOCK_ASK)'
+    assert two.change == "undo.push_async_callback(bus.cast, UNDO_STOCK_ASK, request.id, now=True)"
 
 
 @pytest.mark.parametrize("coupling", ["many", "unknown"])

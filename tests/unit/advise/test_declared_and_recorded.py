@@ -177,6 +177,31 @@ def test_the_spans_of_the_record_say_the_order_and_its_edges_the_numbers() -> No
     assert [step.edge for step in system.handlers["orders", "POST"].steps] == [edge]
 
 
+def test_failures_are_of_all_that_was_served_and_not_of_the_spans_that_were_kept() -> None:
+    """Spans are kept of all that failed, and of what went well only some."""
+    spans = [
+        RecordedSpan(
+            trace_id=str(number), span_id=str(number), service="bank", name="bank.charge",
+            kind="server", start=BEGAN + number, took=0.01, is_error=number < 2,
+            attributes={"callcast.operation": "bank.charge"},
+        )
+        for number in range(4)
+    ]  # fmt: skip
+
+    def bank(served: int) -> float | None:
+        row = recorded("shop", "bank", "bank.charge", verb="call", side="callee", count=served)
+        return from_record([row], spans).handlers["bank", "bank.charge"].availability
+
+    assert bank(100) == 0.98
+    assert bank(3) == 0.5
+    assert from_record([], spans).handlers["bank", "bank.charge"].availability == 0.5
+
+
+def test_answers_over_a_queue_are_no_messages_of_their_own() -> None:
+    answers = recorded("web", "web", "callcast.replies", verb="publish", side="callee")
+    assert from_record([answers], []).interactions == {}
+
+
 def test_a_request_over_a_queue_stays_one() -> None:
     def span(number: int, above: int, service: str, kind: str, topic: str) -> RecordedSpan:
         return RecordedSpan(

@@ -128,4 +128,4 @@ def is_whole_call(span: Span) -> bool:
 
 def is_reply(topic: str) -> bool:
     """Whether callcast sends answers there, of requests over a broker."""
-    return topic.startswith("callcast.replies.")
+    return f"{topic}.".startswith("callcast.replies.")

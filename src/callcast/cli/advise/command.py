@@ -24,6 +24,7 @@ from callcast.advise.findings import Finding, Scope, Sorted, without
 from callcast.advise.model import System
 from callcast.advise.reports import machine
 from callcast.advise.reports.report import Report, reported
+from callcast.advise.reports.svg import svg
 from callcast.advise.reports.text import markdown, text
 from callcast.advise.rules import SLO
 from callcast.cli.advise.sources import read_all
@@ -44,6 +45,7 @@ FORMATS: Mapping[str, Callable[[Report], str]] = MappingProxyType(
         "json": machine.json,
         "sarif": machine.sarif,
         "junit": machine.junit,
+        "svg": svg,
     }
 )
 
@@ -55,6 +57,7 @@ Examples:
   callcast advise --from traces.json --slo 99.9
   callcast advise --from http://jaeger:16686 --what-if 'orders->mail=cast'
   callcast advise --ci --format sarif --baseline advice-baseline.json > advice.sarif
+  callcast advise --broker sqlite:///shop.db shop.all:SERVICES --format svg > shop.svg
   callcast advise --explain R5
 
 Without --from the local record is read. MODULE:NAME are Services, Buses, Operations or Events
@@ -112,7 +115,7 @@ def draw_up(given: Mapping[str, Any]) -> Report:
 def _system(given: Mapping[str, Any], advised: Advised, name: str) -> System:
     sources = given["sources"] or [record_path(None, given["url"])]
     system = read_all(sources)
-    objects = [load(target) for target in given["targets"]]
+    objects = [each for target in given["targets"] for each in _each(load(target))]
     services = list(_services(objects))
     contracts = [*_contracts(objects), *_beside(services)]
     said = declared(contracts, services, settings_of(read_table(Path.cwd())))
@@ -120,6 +123,11 @@ def _system(given: Mapping[str, Any], advised: Advised, name: str) -> System:
     for pattern in advice_file.unmatched(system, advised):
         click.echo(f'{name}: [interaction."{pattern}"] is about none that was seen', err=True)
     return _from_here(system, services)
+
+
+def _each(found: object) -> Sequence[object]:
+    """A module may name all its services in one list."""
+    return found if isinstance(found, (list, tuple)) else (found,)
 
 
 def _from_here(system: System, services: Sequence[Service]) -> System:
