@@ -37,9 +37,9 @@ class Histogram:
     def __init__(self, buckets: Mapping[int, int] | None = None, *, total: float = 0.0) -> None:
         """Empty, or what `buckets` and `total` of another one say; `most` is then its estimate."""
         self._buckets: dict[int, int] = {} if buckets is None else dict(buckets)
-        self.count = sum(self._buckets.values())
-        self.total = total
-        self.most = _middle(max(self._buckets)) if self._buckets else 0.0
+        self.count: int = sum(self._buckets.values())
+        self.total: float = total
+        self.most: float = _middle(max(self._buckets)) if self._buckets else 0.0
 
     @property
     def buckets(self) -> Mapping[int, int]:
