@@ -93,12 +93,11 @@ class Histogram:
             return 0.0
         wanted = max(1.0, share * self.count)
         seen = 0
-        index = 0
         for index in sorted(self._buckets):
             seen += self._buckets[index]
             if seen >= wanted:
-                break
-        return min(_middle(index), self.most)
+                return min(_middle(index), self.most)
+        return self.most
 
     def share_above(self, seconds: float) -> float:
         """Which share is longer than this, to within the bucket it falls into."""
