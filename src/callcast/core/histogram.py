@@ -37,9 +37,9 @@ class Histogram:
     def __init__(self, buckets: Mapping[int, int] | None = None, *, total: float = 0.0) -> None:
         """Empty, or what `buckets` and `total` of another one say; `most` is then its estimate."""
         self._buckets: dict[int, int] = {} if buckets is None else dict(buckets)
-        self.count = sum(self._buckets.values())
-        self.total = total
-        self.most = _middle(max(self._buckets)) if self._buckets else 0.0
+        self.count: int = sum(self._buckets.values())
+        self.total: float = total
+        self.most: float = _middle(max(self._buckets)) if self._buckets else 0.0
 
     @property
     def buckets(self) -> Mapping[int, int]:
@@ -93,12 +93,11 @@ class Histogram:
             return 0.0
         wanted = max(1.0, share * self.count)
         seen = 0
-        index = 0
         for index in sorted(self._buckets):
             seen += self._buckets[index]
             if seen >= wanted:
-                break
-        return min(_middle(index), self.most)
+                return min(_middle(index), self.most)
+        return self.most
 
     def share_above(self, seconds: float) -> float:
         """Which share is longer than this, to within the bucket it falls into."""

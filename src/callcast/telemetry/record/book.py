@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
+from typing import TypeAlias
 
 from msgspec import Struct
 
@@ -30,7 +31,7 @@ FINE = 10.0
 COARSE = 3_600.0
 """Seconds of a long slot, for the adviser."""
 
-EdgeKey = tuple[str, str, str, RecordedVerb, Side]
+EdgeKey: TypeAlias = tuple[str, str, str, RecordedVerb, Side]
 
 
 class _Counts(Struct, frozen=True):
@@ -74,27 +75,27 @@ class Line:
     )
 
     def __init__(self, key: EdgeKey) -> None:
-        self.key = key
-        self.is_caller = key[4] == "caller"
+        self.key: EdgeKey = key
+        self.is_caller: bool = key[4] == "caller"
         self.took: deque[float] = deque(maxlen=PENDING_MAX)
         self.waited: deque[float] = deque(maxlen=PENDING_MAX)
         self.outcomes: dict[str, int] = {}
-        self.lost = 0  # failed for the caller, or went dead
-        self.put_off = 0  # attempts that were not the last
-        self.extra_attempts = 0
-        self.failed_attempts = 0
-        self.fanned_calls = 0  # of those that were made by a handler
-        self.fanned_traces = 0  # and in how many traces; all others have a trace each
-        self.fan_max = 0
-        self.slow = SLOW
+        self.lost: int = 0  # failed for the caller, or went dead
+        self.put_off: int = 0  # attempts that were not the last
+        self.extra_attempts: int = 0
+        self.failed_attempts: int = 0
+        self.fanned_calls: int = 0  # of those that were made by a handler
+        self.fanned_traces: int = 0  # and in how many traces; all others have a trace each
+        self.fan_max: int = 0
+        self.slow: float = SLOW
         self._fanned: dict[str, int] = {}
         # Changed by the collector alone: what was put aside, and how far it had been counted at
         # the last two collections.
         self._aside: tuple[deque[float], deque[float]] = (deque(), deque())
         self._counts = (NO_COUNTS, NO_COUNTS)
-        self.fine = _edge(key)
-        self.coarse = _edge(key)
-        self.since = 0.0
+        self.fine: RecordedEdge = _edge(key)
+        self.coarse: RecordedEdge = _edge(key)
+        self.since: float = 0.0
 
     def fail(self, outcome: str) -> None:
         """Count a failure, or a verdict that is not done, by one word."""

@@ -33,7 +33,7 @@ class Keeper:
         self.book: Book = book
         self.ring: Ring = ring
         self._writes = 0
-        self.failures = 0
+        self.failures: int = 0
         """Writes that failed."""
         self._unwritten: dict[tuple[float, float, int], Entry] = {}  # the latest of each slot
         self._stopping = threading.Event()

@@ -29,7 +29,7 @@ class Ring:
         self.traces_left: float = inf if keeps_all else TRACES_A_SECOND
         """How many new traces will be followed; looked at before `wants` is asked at all."""
         self._slow_left = SLOW_A_SECOND
-        self.dropped = 0
+        self.dropped: int = 0
 
     def wants(self, correlation_id: str, *, failed: bool, slow: bool) -> bool:
         """Whether to make and keep a span of this; all errors, as far as there is room."""
