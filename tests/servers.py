@@ -62,6 +62,10 @@ class Started(NamedTuple):
     """Their passwords."""
     ca: str = ""
     """The file with the authority of its certificate."""
+    spans_url: str = ""
+    """Where a Jaeger takes spans, by OTLP over HTTP."""
+    targets_folder: str = ""
+    """Where a Prometheus looks for what it scrapes."""
 
 
 class Missing(NamedTuple):
@@ -86,6 +90,9 @@ def wanted_by(fixture: str) -> Wanted | None:
         "a_kafka_of_its_own": Wanted("kafka-quick", own),
         "three_kafkas": Wanted("kafka-3", own),
         "guarded_kafka": Wanted("kafka-guarded"),
+        "zipkin_url": Wanted("zipkin"),
+        "jaeger": Wanted("jaeger"),
+        "prometheus": Wanted("prometheus"),
     }.get(fixture)
 
 
@@ -132,6 +139,8 @@ def start(wanted: Wanted) -> Found:
         told.get("listeners", {}),
         told.get("users", {}),
         told.get("ca", ""),
+        told.get("otlp_http_url", ""),
+        told.get("targets_folder", ""),
     )
 
 
@@ -306,6 +315,24 @@ def new_vhost(management_url: str, vhost: str) -> None:
     manage(management_url, "PUT", f"vhosts/{vhost}", {})
     everything = {"configure": ".*", "write": ".*", "read": ".*"}
     manage(management_url, "PUT", f"permissions/{vhost}/{user}", everything)
+
+
+@pytest.fixture(scope="session")
+def zipkin_url(request: pytest.FixtureRequest) -> str:
+    """A Zipkin that all tests share."""
+    return need(request, "zipkin_url").url
+
+
+@pytest.fixture(scope="session")
+def jaeger(request: pytest.FixtureRequest) -> Started:
+    """A Jaeger that all tests share."""
+    return need(request, "jaeger")
+
+
+@pytest.fixture(scope="session")
+def prometheus(request: pytest.FixtureRequest) -> Started:
+    """A Prometheus that all tests share."""
+    return need(request, "prometheus")
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -17,6 +18,7 @@ from callcast.core.names import checked_name
 from callcast.ports.broker import Broker
 from callcast.ports.clock import Clock
 from callcast.ports.transport import Asgi, Dispatcher
+from callcast.runtime import registry
 from callcast.runtime.engine import Engine, Plan
 from callcast.runtime.envelope import Sending
 from callcast.runtime.idling import until_idle
@@ -34,6 +36,7 @@ from callcast.runtime.settings import (
     settings_of,
 )
 from callcast.runtime.system import system_ports
+from callcast.runtime.tracing import target_of
 from callcast.runtime.transaction import AMBIENT_TRANSACTION, Transaction
 
 Q = TypeVar("Q")
@@ -71,6 +74,7 @@ class Bus:
         broker = url or table.broker or BROKER_DEFAULT
         ports = ports or recording(system_ports(broker), broker, service=self.name, table=table)
         self._clock = ports.clock
+        self._traces = target_of(table.traces)
         self._engine = Engine(
             self,
             Plan(
@@ -87,6 +91,8 @@ class Bus:
         return f"Bus(name={self.name!r}, services={[each.name for each in self.services]})"
 
     async def __aenter__(self) -> Self:
+        if self._traces is not None:
+            registry.trace_to(self._traces, self.name)
         await self._engine.start()
         return self
 
@@ -97,6 +103,8 @@ class Bus:
         trace: TracebackType | None,
     ) -> None:
         await self._engine.stop()
+        if self._traces is not None:
+            await asyncio.to_thread(registry.flush_traces)
 
     async def call(
         self, operation: Operation[Q, A], request: Q, *, deadline: float | None = None, id: str = ""

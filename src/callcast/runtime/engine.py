@@ -166,7 +166,9 @@ class Engine:
     def asgi(self) -> Asgi:
         """The ASGI application in front of the desk."""
         largest = self._plan.settings.body_max_bytes
-        return registry.asgi_app(self.desk, self.codec, self._ports, body_max_bytes=largest)
+        return registry.asgi_app(
+            self.desk, self.codec, self._ports, body_max_bytes=largest, name=self._plan.name
+        )
 
     def _connect(self, service: str, peer: Peer | None) -> Transport:
         if peer is None:

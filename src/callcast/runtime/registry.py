@@ -19,6 +19,7 @@ from callcast.ports.observer import Observer
 from callcast.ports.session import Database
 from callcast.ports.transport import Asgi, Dispatcher, Transport
 from callcast.runtime.ports import Ports
+from callcast.runtime.tracing import Target
 
 _KNOWN = ("memory", "sqlite", "amqp", "amqps", "kafka", "kafkas")
 """Schemes of the brokers that this version has."""
@@ -133,6 +134,31 @@ def otel_observer(clock: Clock, system: str, server: tuple[str, int] | None) -> 
     return observer
 
 
+def trace_to(target: Target, service: str) -> None:
+    """Send this process's spans there, if the program has no provider of its own."""
+    exporter = _otel(f"callcast.telemetry.{target.form}_spans").exporter(target.endpoint)
+    _otel("callcast.telemetry.sdk").trace_to(exporter, service)
+
+
+def flush_traces() -> None:
+    """Send the spans that wait; blocks for some seconds at most."""
+    _otel("callcast.telemetry.sdk").flush()
+
+
+def metrics_page(service: str) -> tuple[str, bytes] | None:
+    """What Prometheus reads: content type and body; None when metrics go elsewhere."""
+    found: tuple[str, bytes] | None = _otel("callcast.telemetry.exposition").page(service)
+    return found
+
+
+def _otel(module: str) -> Any:
+    """A module that needs the extra; raises `Misuse` with the install line without it."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        raise Misuse(f"{error.name} is not installed: pip install 'callcast[otel]'") from error
+
+
 def recording_observer(ports: Ports, *, service: str, system: str, record: Record) -> Observer:
     """The observer of these ports with a local record beside it; nothing is opened yet."""
     observer: Observer = load("callcast.telemetry.record").recording(
@@ -177,11 +203,17 @@ def check_tls(service: str, tls: Tls) -> None:
     load("callcast.transports.tls").context_of(tls, service)
 
 
-def asgi_app(dispatcher: Dispatcher, codec: Codec, ports: Ports, *, body_max_bytes: int) -> Asgi:
-    """An ASGI application that serves what the dispatcher has."""
+def asgi_app(
+    dispatcher: Dispatcher, codec: Codec, ports: Ports, *, body_max_bytes: int, name: str
+) -> Asgi:
+    """An ASGI application that serves what the dispatcher has, for the bus of that name."""
     limits = load("callcast.transports.limits").HttpLimits(body_max_bytes=body_max_bytes)
     app: Asgi = load("callcast.transports.http_server").asgi_app(
-        dispatcher, codec=codec, limits=limits, new_id=ports.new_id
+        dispatcher,
+        codec=codec,
+        limits=limits,
+        new_id=ports.new_id,
+        metrics=lambda: metrics_page(name),
     )
     return app
 

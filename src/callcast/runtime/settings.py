@@ -90,6 +90,8 @@ class Table(Struct, forbid_unknown_fields=True, rename="kebab"):
     breaker_window: int | None = None
     breaker_minimum: int | None = None
     bulkhead: int | None = None
+    traces: str | None = None
+    """Where spans are sent: ``otlp://HOST:4318``, ``zipkin://HOST:9411`` or ``off``."""
     record: str | None = None
     """Where the local record is kept: a path, ``on`` or ``off``."""
     record_spans: str | None = None

@@ -20,7 +20,7 @@ from callcast.ports.transport import Arrival, Dispatcher
 from callcast.transports.hang_up import HangUp
 from callcast.transports.headers import ATTEMPT, CAUSATION, attempt_of, timeout_of
 from callcast.transports.limits import HttpLimits
-from callcast.transports.problem import Problem, problem_of, unexpected
+from callcast.transports.problem import CONTENT_TYPE, Problem, problem_of, unexpected
 from callcast.transports.requests import (
     Incoming,
     Reply,
@@ -39,14 +39,19 @@ _NOT_READY = (
 )
 
 
+Page = Callable[[], tuple[str, bytes] | None]
+"""Content type and body of the metrics; None when the program sends them elsewhere."""
+
+
 def asgi_app(
     dispatcher: Dispatcher,
     *,
     codec: Codec,
     limits: HttpLimits | None = None,
     new_id: Callable[[], str] = lambda: uuid4().hex,
+    metrics: Page | None = None,
 ) -> Starlette:
-    """An application that serves what the dispatcher has, plus ``/livez`` and ``/readyz``.
+    """What the dispatcher has as an application, plus ``/livez``, ``/readyz`` and ``/metrics``.
 
     Run it by any ASGI server, or mount it below a prefix. `new_id` makes correlation ids for
     requests that bring none. Raises `Misuse` for two operations on one path and method, and for
@@ -57,6 +62,7 @@ def asgi_app(
         routes=[
             StarletteRoute("/livez", Health(lambda: dispatcher.is_alive)),
             StarletteRoute("/readyz", Health(lambda: dispatcher.is_ready)),
+            StarletteRoute("/metrics", Metrics(metrics)),
             Mount("/", app=operations),
         ]
     )
@@ -75,6 +81,29 @@ class Health:
         body = msgspec.json.encode({"status": "ok" if is_well else "unavailable"})
         reply = Reply(200 if is_well else 503, body, {"Cache-Control": "no-store"})
         await reply.send(send)
+
+
+class Metrics:
+    """What Prometheus reads; 501 where nothing can write it, with what to install."""
+
+    def __init__(self, page: Page | None) -> None:
+        self._page = page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one scrape."""
+        del scope, receive
+        await self._reply().send(send)
+
+    def _reply(self) -> Reply:
+        why = "this program sends its metrics elsewhere: it has a provider of metrics of its own"
+        try:
+            page = None if self._page is None else self._page()
+        except Misuse as error:
+            page, why = None, str(error)
+        if page is not None:
+            return Reply(200, page[1], {"Cache-Control": "no-store"}, page[0])
+        problem = Problem(501, why)
+        return Reply(501, problem.body("/metrics"), {}, CONTENT_TYPE)
 
 
 class Operations:
