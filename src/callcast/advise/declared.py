@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -103,8 +103,7 @@ def _event_needs(event: Event[Any]) -> Needs:
 def _operation_needs(operation: Operation[Any, Any]) -> Needs:
     """Without a value in its response there is none to be needed; within, its deadline counts."""
     needs = operation.needs or Needs()
-    response: object = operation.response
-    is_void = response is None or response is type(None)
+    is_void = cast("object", operation.response) in {None, type(None)}
     return dataclasses.replace(
         needs,
         response=needs.response or ("ack" if is_void else "value"),
