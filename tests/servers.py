@@ -64,8 +64,6 @@ class Started(NamedTuple):
     """The file with the authority of its certificate."""
     spans_url: str = ""
     """Where a Jaeger takes spans, by OTLP over HTTP."""
-    targets_folder: str = ""
-    """Where a Prometheus looks for what it scrapes."""
 
 
 class Missing(NamedTuple):
@@ -92,7 +90,6 @@ def wanted_by(fixture: str) -> Wanted | None:
         "guarded_kafka": Wanted("kafka-guarded"),
         "zipkin_url": Wanted("zipkin"),
         "jaeger": Wanted("jaeger"),
-        "prometheus": Wanted("prometheus"),
     }.get(fixture)
 
 
@@ -140,7 +137,6 @@ def start(wanted: Wanted) -> Found:
         told.get("users", {}),
         told.get("ca", ""),
         told.get("otlp_http_url", ""),
-        told.get("targets_folder", ""),
     )
 
 
@@ -327,12 +323,6 @@ def zipkin_url(request: pytest.FixtureRequest) -> str:
 def jaeger(request: pytest.FixtureRequest) -> Started:
     """A Jaeger that all tests share."""
     return need(request, "jaeger")
-
-
-@pytest.fixture(scope="session")
-def prometheus(request: pytest.FixtureRequest) -> Started:
-    """A Prometheus that all tests share."""
-    return need(request, "prometheus")
 
 
 @pytest.fixture(scope="session")

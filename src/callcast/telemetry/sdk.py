@@ -1,7 +1,8 @@
 """An OpenTelemetry SDK for programs that have none; a provider that is there is never replaced.
 
-The standard ``OTEL_*`` variables count: ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER`` (by the parent
-if not set, so that the decision of whoever began a trace holds over all brokers), ``OTEL_BSP_*``.
+The standard ``OTEL_*`` variables count: ``OTEL_SERVICE_NAME``, ``OTEL_BSP_*``, and
+``OTEL_TRACES_SAMPLER``, which goes by the parent if not set: so the decision of whoever began a
+trace holds over all brokers.
 """
 
 from __future__ import annotations

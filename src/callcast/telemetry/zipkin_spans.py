@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from opentelemetry.exporter.zipkin.json import ZipkinExporter
+from opentelemetry.exporter.zipkin.json import (  # pyright: ignore[reportMissingTypeStubs] - it has none
+    ZipkinExporter,
+)
 from opentelemetry.sdk.trace.export import SpanExporter
 
 

@@ -65,7 +65,7 @@ def sarif(report: Report) -> str:
     """Findings as code review shows them; what is suppressed says so, what is old is unchanged."""
     suppressed = {each: by.reason for each, by in report.findings.suppressed}
     every = [*report.findings.open, *report.known, *suppressed]
-    results = []
+    results: list[dict[str, Any]] = []
     for each in every:
         result = _result(each, is_old=each in report.known)
         if each in suppressed:
@@ -76,7 +76,7 @@ def sarif(report: Report) -> str:
         {"id": code, "shortDescription": {"text": TEXTS[code].partition("\n")[0]}} for code in codes
     ]
     driver = {"name": "callcast advise", "rules": rules}
-    whole = {
+    whole: dict[str, Any] = {
         "$schema": SCHEMA,
         "version": "2.1.0",
         "runs": [{"tool": {"driver": driver}, "results": results}],

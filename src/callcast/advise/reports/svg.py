@@ -40,8 +40,8 @@ class _Box(Struct):
 
     name: str
     column: int
-    left: list[Edge] = field(default_factory=list)
-    right: list[Edge] = field(default_factory=list)
+    left: list[Edge] = field(default_factory=list[Edge])
+    right: list[Edge] = field(default_factory=list[Edge])
     x: float = 0.0
     y: float = 0.0
 

@@ -7,12 +7,14 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import msgspec
+from msgspec import Struct
 from msgspec.structs import replace
 
 from callcast.advise.model import Interaction, Span, System
@@ -117,6 +119,10 @@ def _pages(url: str) -> Sequence[str]:
     )
 
 
+class _JaegerServices(Struct):
+    data: list[str]
+
+
 def _services(url: str) -> Sequence[str] | None:
     """The names, whichever of the two it is; None when it is not there."""
     try:
@@ -125,8 +131,11 @@ def _services(url: str) -> Sequence[str] | None:
         if isinstance(error, (Unreachable, Forbidden)):
             raise
         return None
-    names = found.get("data") if isinstance(found, dict) else found
-    return [each for each in names if isinstance(each, str)] if isinstance(names, list) else None
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(found, _JaegerServices).data
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(found, list[str])
+    return None
 
 
 def _fetched(url: str) -> Iterator[bytes]:
