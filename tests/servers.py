@@ -62,8 +62,8 @@ class Started(NamedTuple):
     """Their passwords."""
     ca: str = ""
     """The file with the authority of its certificate."""
-    spans_url: str = ""
-    """Where a Jaeger takes spans, by OTLP over HTTP."""
+    more: Mapping[str, str] = {}
+    """What else is told of it."""
 
 
 class Missing(NamedTuple):
@@ -90,6 +90,7 @@ def wanted_by(fixture: str) -> Wanted | None:
         "guarded_kafka": Wanted("kafka-guarded"),
         "zipkin_url": Wanted("zipkin"),
         "jaeger": Wanted("jaeger"),
+        "prometheus": Wanted("prometheus", own),
     }.get(fixture)
 
 
@@ -136,7 +137,7 @@ def start(wanted: Wanted) -> Found:
         told.get("listeners", {}),
         told.get("users", {}),
         told.get("ca", ""),
-        told.get("otlp_http_url", ""),
+        told,
     )
 
 

@@ -33,6 +33,7 @@ KINDS: Mapping[str, Callable[[], Kind]] = {
 
 TOOLS: Mapping[str, Callable[[], str]] = {
     "kcat": lambda: need("kcat", "kcat"),
+    "promtool": lambda: need("promtool", "prometheus"),
     "proton": lambda: need_module("proton", "python3-qpid-proton"),
 }
 """Clients of others that tests speak to servers with, of Debian packages: the command of each."""

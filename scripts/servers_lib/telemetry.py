@@ -50,6 +50,8 @@ exporters:
 PROMETHEUS_CONFIGURATION = """\
 global:
   scrape_interval: 1s
+  evaluation_interval: 1s
+rule_files: [{targets}/*.rules]
 scrape_configs:
   - job_name: tests
     file_sd_configs:
@@ -142,7 +144,10 @@ class Prometheus:
         self._debian.install("usr/bin/prometheus")
 
     def plan(self, record: Record) -> None:
-        """Targets are files as Prometheus wants them: [{"targets": ["127.0.0.1:9000"]}]."""
+        """Targets are files as Prometheus wants them: [{"targets": ["127.0.0.1:9000"]}].
+
+        Rules are files beside them that end in ``.rules``, and are read at POST /-/reload.
+        """
         (port,) = record.ports
         folder = Path(record.folder)
         targets = folder / "targets"
@@ -151,7 +156,7 @@ class Prometheus:
         configuration.write_text(PROMETHEUS_CONFIGURATION.format(targets=targets))
         argv = ["/usr/bin/prometheus", f"--config.file={configuration}"]
         argv += [f"--storage.tsdb.path={folder / 'data'}"]
-        argv += [f"--web.listen-address=127.0.0.1:{port}", "--web.enable-remote-write-receiver"]
+        argv += [f"--web.listen-address=127.0.0.1:{port}", "--web.enable-lifecycle"]
         record.version = self._debian.version("prometheus")
         record.url = f"http://127.0.0.1:{port}"
         record.more = {"targets_folder": str(targets)}

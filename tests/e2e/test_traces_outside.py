@@ -109,7 +109,7 @@ def test_in_jaeger(broker: str, tmp_path: Path, jaeger: Started) -> None:
         found: Any = fetched(f"{jaeger.url}/api/traces/{trace_of(broker)}") or {"data": []}
         return [seen_by_jaeger(span, trace) for trace in found["data"] for span in trace["spans"]]
 
-    checked(broker, tmp_path, jaeger.spans_url.replace("http:", "otlp:"), ask)
+    checked(broker, tmp_path, jaeger.more["otlp_http_url"].replace("http:", "otlp:"), ask)
 
 
 def seen_by_jaeger(span: Any, trace: Any) -> Seen:

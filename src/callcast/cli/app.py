@@ -14,6 +14,7 @@ from callcast.cli.failure import Interrupted, failure_of
 COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
     {
         "advise": ("advise.command:advise", "Say what should be a call and what a cast."),
+        "alerts": ("alerts.command:alerts", "Print alert rules and a dashboard."),
         "backup": ("backup:backup", "Copy a broker's file while it is in use."),
         "demo": ("demo.command:demo", "Run a shop of five services, break it, and count."),
         "dlq": ("dlq:dlq", "Look at dead letters and send them again."),

@@ -1,0 +1,1 @@
+"""``callcast alerts``: rules for Prometheus and a dashboard for Grafana, from our own names."""
