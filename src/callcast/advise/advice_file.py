@@ -26,7 +26,7 @@ from collections.abc import Sequence
 from datetime import date
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 from msgspec import Struct, field
@@ -171,18 +171,18 @@ def _checked(assume: Assumed, where: str) -> None:
 def _table(raw: object, where: str) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise Misuse(f"{where}: is {raw!r}; it must be a table, such as {EXAMPLE}")
-    return raw
+    return cast("dict[str, Any]", raw)
 
 
 def _tables(raw: object, name: str) -> list[object]:
     if not isinstance(raw, list):
         raise Misuse(f"{name} [suppress]: write [[suppress]], there may be several")
-    return raw
+    return cast("list[object]", raw)
 
 
 def _as(raw: object, kind: type[T], where: str) -> T:
     if isinstance(raw, dict):
-        _known(raw, kind.__struct_fields__, where)
+        _known(cast("dict[str, Any]", raw), kind.__struct_fields__, where)
     try:
         return msgspec.convert(raw, kind)
     except msgspec.ValidationError as error:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 from msgspec import Struct
 from msgspec.structs import asdict, replace
@@ -94,30 +95,20 @@ def _said(contract: Contract, settings: Settings) -> Said:
 def _event_needs(event: Event[Any]) -> Needs:
     """A fact has no answer, and who listens is not the publisher's to know."""
     needs = event.needs or Needs()
-    return Needs(
-        **{
-            **_fields(needs),
-            "response": needs.response or "none",
-            "coupling": needs.coupling or "unknown",
-        }
+    return dataclasses.replace(
+        needs, response=needs.response or "none", coupling=needs.coupling or "unknown"
     )
 
 
 def _operation_needs(operation: Operation[Any, Any]) -> Needs:
     """Without a value in its response there is none to be needed; within, its deadline counts."""
     needs = operation.needs or Needs()
-    is_void = operation.response in {None, type(None)}
-    return Needs(
-        **{
-            **_fields(needs),
-            "response": needs.response or ("ack" if is_void else "value"),
-            "needed_within": needs.needed_within or operation.deadline,
-        }
+    is_void = cast("object", operation.response) in {None, type(None)}
+    return dataclasses.replace(
+        needs,
+        response=needs.response or ("ack" if is_void else "value"),
+        needed_within=needs.needed_within or operation.deadline,
     )
-
-
-def _fields(needs: Needs) -> dict[str, Any]:
-    return {name: getattr(needs, name) for name in Needs.__dataclass_fields__}
 
 
 def _operation_terms(operation: Operation[Any, Any], settings: Settings) -> Terms:

@@ -222,3 +222,18 @@ def test_a_request_over_a_queue_stays_one() -> None:
     assert {str(edge): about.verb for edge, about in found.items()} == {
         "web->prices:price": Verb.REQUEST
     }
+
+
+def test_of_a_message_whose_first_round_no_span_shows_the_record_counts() -> None:
+    def span(number: int, service: str, kind: str, **more: Any) -> RecordedSpan:
+        return RecordedSpan(
+            trace_id="1", span_id=str(number), parent_id=str(number - 1), service=service,
+            name="t", kind=kind, start=BEGAN, took=1.0,  # type: ignore[arg-type]
+            attributes={"messaging.destination.name": "t", **more},
+        )  # fmt: skip
+
+    spans = [span(1, "a", "producer"), span(2, "b", "consumer", **{"callcast.delivery.round": 1})]
+    row = recorded("a", "b", "t", verb="cast", side="callee", count=4, attempts=5)
+    numbers = from_record([row], spans).interactions[Edge("a", "b", "t")].measured
+    assert numbers is not None
+    assert (numbers.count, numbers.attempts) == (4, 5)

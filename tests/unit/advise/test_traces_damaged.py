@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from trace_parts import Trace, jaeger, order, otlp, zipkin
 
 from callcast.advise.model import Edge, Span, Verb
-from callcast.advise.traces import gathering, measuring
+from callcast.advise.traces import gathering, measuring, stepping
 from callcast.advise.traces.measuring import Measuring, measured
 from callcast.advise.traces.parts import DEEP_MAX, Cut
 from callcast.advise.traces.reading import Reading
@@ -158,12 +158,18 @@ def test_of_a_ring_of_parents_the_first_span_is_the_root() -> None:
 
 def test_names_without_end_are_told_apart_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measuring, "EDGES_MAX", 3)
+    monkeypatch.setattr(stepping, "HANDLERS_MAX", 2)
     trace = Trace()
+    for number in range(3):
+        page = trace.span(f"/page-{number}", "a", "server")
+        sent = trace.span("p", "a", "producer", under=page, messaging__destination__name="t")
+    trace.span("c", "b", "consumer", under=sent, messaging__destination__name="t")
     for number in range(5):
         trace.span(f"get {number}", "a", "client", peer__service="b")
     system = measured(trace.spans)
     assert len(system.interactions) == 3
-    assert system.dropped == {"of an interaction beyond the 3 that are told apart": 2}
+    assert system.dropped == {"of an interaction beyond the 3 that are told apart": 3}
+    assert len(system.handlers) == 2
 
 
 def test_an_id_in_a_path_makes_no_interaction_of_its_own() -> None:

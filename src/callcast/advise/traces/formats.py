@@ -88,31 +88,38 @@ class _OtlpPart(Struct, rename="camel"):
     resource: _Resource | None = None
 
 
+def _as_jaeger(name: str) -> str:
+    """Its spelling of a field's name: trace_id is traceID."""
+    first, *rest = name.split("_")
+    return first + "".join("ID" if each == "id" else each.title() for each in rest)
+
+
 class _Tag(Struct):
     key: str
     value: object = None
 
 
-class _Reference(Struct):
-    refType: str = "CHILD_OF"  # noqa: N815 - as Jaeger writes it
-    traceID: str = ""  # noqa: N815
-    spanID: str = ""  # noqa: N815
+class _Reference(Struct, rename=_as_jaeger):
+    ref_type: str = "CHILD_OF"
+    trace_id: str = ""
+    span_id: str = ""
 
 
-class _JaegerSpan(Struct):
-    traceID: str  # noqa: N815
-    spanID: str  # noqa: N815
-    operationName: str  # noqa: N815
-    startTime: float  # noqa: N815
+class _JaegerSpan(Struct, rename=_as_jaeger):
+    trace_id: str
+    span_id: str
+    operation_name: str
+    start_time: float
     duration: float
     references: list[_Reference] | None = None
     tags: list[_Tag] | None = None
-    processID: str | None = ""  # noqa: N815
-    parentSpanID: str | None = ""  # noqa: N815 - in place of references, as older ones write it
+    process_id: str | None = ""
+    parent_span_id: str | None = ""
+    """In place of references, as older ones write it."""
 
 
-class _Process(Struct):
-    serviceName: str | None = ""  # noqa: N815
+class _Process(Struct, rename=_as_jaeger):
+    service_name: str | None = ""
 
 
 class _JaegerPart(Struct):
@@ -231,20 +238,20 @@ def _of_jaeger(raw: msgspec.Raw, processes: Mapping[str, _Process]) -> Span:
     tags = {tag.key: tag.value for tag in one.tags or () if isinstance(tag.value, Value)}
     references = one.references or []
     parents = [each for each in references if _is_parent(each, one)]
-    process = processes.get(one.processID or "")
+    process = processes.get(one.process_id or "")
     return Span(
-        trace_id=_id(one.traceID),
-        span_id=_id(one.spanID),
-        parent_id=_id(parents[0].spanID if parents else one.parentSpanID, is_parent=True),
-        service=(process.serviceName if process else "") or "unknown",
-        name=one.operationName,
+        trace_id=_id(one.trace_id),
+        span_id=_id(one.span_id),
+        parent_id=_id(parents[0].span_id if parents else one.parent_span_id, is_parent=True),
+        service=(process.service_name if process else "") or "unknown",
+        name=one.operation_name,
         kind=_kind(str(tags.pop("span.kind", ""))),
-        start=one.startTime * _MICRO,
+        start=one.start_time * _MICRO,
         took=max(0, one.duration) * _MICRO,
         is_error=str(tags.get("error", "")).lower() == "true",
         attributes=tags,
         links=tuple(
-            (_id(each.traceID), _id(each.spanID))
+            (_id(each.trace_id), _id(each.span_id))
             for each in references
             if not _is_parent(each, one)
         ),
@@ -252,7 +259,7 @@ def _of_jaeger(raw: msgspec.Raw, processes: Mapping[str, _Process]) -> Span:
 
 
 def _is_parent(reference: _Reference, of: _JaegerSpan) -> bool:
-    return reference.refType == "CHILD_OF" and reference.traceID == of.traceID
+    return reference.ref_type == "CHILD_OF" and reference.trace_id == of.trace_id
 
 
 def _zipkin(part: bytes, drop: Counted) -> Iterator[Span] | None:

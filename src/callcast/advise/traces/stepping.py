@@ -16,6 +16,8 @@ OVERLAP = 0.5
 """Two calls are side by side when they were in this share of the runs that made both."""
 
 
+HANDLERS_MAX = 10_000
+"""Of what services handle, so much is told apart: names with an id in them would be without end."""
 NEXT_MAX = 64
 """With so many later calls each is compared: a run may make thousands."""
 
@@ -27,9 +29,9 @@ class _Seen(Struct):
     entries: int = 0
     own_errors: int = 0
     own: Histogram = field(default_factory=Histogram)
-    made: Counter[Edge] = field(default_factory=Counter)  # in how many runs
-    places: Counter[Edge] = field(default_factory=Counter)  # the sum of their places
-    beside: Counter[tuple[Edge, Edge]] = field(default_factory=Counter)
+    made: Counter[Edge] = field(default_factory=Counter[Edge])  # in how many runs
+    places: Counter[Edge] = field(default_factory=Counter[Edge])  # the sum of their places
+    beside: Counter[tuple[Edge, Edge]] = field(default_factory=Counter[tuple[Edge, Edge]])
 
 
 class Stepping:
@@ -43,6 +45,8 @@ class Stepping:
         self, key: Key, span: Span, calls: Sequence[tuple[Edge, Called]], *, is_entry: bool
     ) -> None:
         """One run, with the calls that it made."""
+        if key not in self._seen and len(self._seen) >= HANDLERS_MAX:
+            return
         seen = self._seen.setdefault(key, _Seen())
         seen.runs += 1
         seen.entries += is_entry
@@ -56,10 +60,12 @@ class Stepping:
 
     def sent(self, key: Key, edge: Edge, run: Span) -> None:
         """One run sent this message; told after `saw`, more than once where several listen."""
-        seen = self._seen[key]
+        seen = self._seen.get(key)
+        if seen is None:
+            return
         last, edges = self._sent_by
         if last != run.span_id:
-            edges = set()
+            edges = set[Edge]()
             self._sent_by = (run.span_id, edges)
         if edge not in edges:
             edges.add(edge)

@@ -57,13 +57,6 @@ class Tree:
         """The span above it; None for a root, and where it is not in the input."""
         return self._parents.get(span.span_id)
 
-    def above(self, span: Span) -> Iterator[Span]:
-        """Its parent, that one's parent, and so on."""
-        at = self.parent(span)
-        while at is not None:
-            yield at
-            at = self.parent(at)
-
     def calls(self, handler: Span) -> Sequence[Called]:
         """The calls that this span's handling makes itself, attempts of one put together."""
         found: list[Called] = []
