@@ -65,7 +65,7 @@ def sarif(report: Report) -> str:
     """Findings as code review shows them; what is suppressed says so, what is old is unchanged."""
     suppressed = {each: by.reason for each, by in report.findings.suppressed}
     every = [*report.findings.open, *report.known, *suppressed]
-    results = []
+    results: list[dict[str, Any]] = []
     for each in every:
         result = _result(each, is_old=each in report.known)
         if each in suppressed:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from callcast.advise.model import Edge, System, Verb
 from callcast.advise.reports.picture import picture
@@ -40,8 +40,8 @@ class _Box(Struct):
 
     name: str
     column: int
-    left: list[Edge] = field(default_factory=list)
-    right: list[Edge] = field(default_factory=list)
+    left: list[Edge] = []
+    right: list[Edge] = []
     x: float = 0.0
     y: float = 0.0
 

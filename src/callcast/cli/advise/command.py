@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import click
 from msgspec.structs import replace
@@ -127,7 +127,7 @@ def _system(given: Mapping[str, Any], advised: Advised, name: str) -> System:
 
 def _each(found: object) -> Sequence[object]:
     """A module may name all its services in one list."""
-    return found if isinstance(found, (list, tuple)) else (found,)
+    return cast("Sequence[object]", found) if isinstance(found, (list, tuple)) else (found,)
 
 
 def _from_here(system: System, services: Sequence[Service]) -> System:

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 from msgspec.structs import replace
@@ -120,13 +120,15 @@ def _pages(url: str) -> Sequence[str]:
 def _services(url: str) -> Sequence[str] | None:
     """The names, whichever of the two it is; None when it is not there."""
     try:
-        found: object = json.loads(b"".join(_fetched(url)))
+        found: Any = json.loads(b"".join(_fetched(url)))
     except (Failure, ValueError) as error:
         if isinstance(error, (Unreachable, Forbidden)):
             raise
         return None
-    names = found.get("data") if isinstance(found, dict) else found
-    return [each for each in names if isinstance(each, str)] if isinstance(names, list) else None
+    names: Any = cast("dict[str, Any]", found).get("data") if isinstance(found, dict) else found
+    if not isinstance(names, list):
+        return None
+    return [each for each in cast("list[object]", names) if isinstance(each, str)]
 
 
 def _fetched(url: str) -> Iterator[bytes]:
