@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 from wheel_parts import build_wheel
@@ -34,6 +35,7 @@ def test_the_wheel_alone_runs_the_demo_outside_the_checkout(tmp_path: Path) -> N
     build.mkdir()
     work.mkdir()
     wheel = build_wheel(build)
+    assert "callcast/examples/shop_wrong/services.py" in ZipFile(wheel).namelist()
     run(sys.executable, "-m", "venv", str(empty), cwd=work)
     python = str(empty / "bin" / "python")
     run(python, "-m", "pip", "install", "--quiet", str(wheel), cwd=work)

@@ -24,9 +24,11 @@ def drawn(*interactions: Interaction, found: tuple[Finding, ...] = ()) -> Elemen
 
 def lines(picture: Element) -> dict[str, tuple[str, str]]:
     """Each interaction with the kind of its line and what stands on it."""
+    labels = [each for each in picture.iter(f"{SVG}text") if "label" in each.get("class", "")]
+    groups = list(picture.iter(f"{SVG}g"))
     return {
-        str(group[0].text): (group[1].attrib["class"], str(group[2].text))
-        for group in picture.iter(f"{SVG}g")
+        str(group[0].text): (group[1].attrib["class"], str(label.text))
+        for group, label in zip(groups, labels, strict=True)
     }
 
 

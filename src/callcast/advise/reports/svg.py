@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from callcast.advise.model import Edge, System, Verb
 from callcast.advise.reports.picture import picture
@@ -40,8 +40,8 @@ class _Box(Struct):
 
     name: str
     column: int
-    left: list[Edge] = field(default_factory=list[Edge])
-    right: list[Edge] = field(default_factory=list[Edge])
+    left: list[Edge] = []
+    right: list[Edge] = []
     x: float = 0.0
     y: float = 0.0
 
@@ -105,16 +105,22 @@ class _Drawing:
         described = "\n".join(picture(system, self._report.advice))
         yield f"<desc>{escape(described)}</desc>"
         yield f"<style>{STYLE}</style><defs>{_head('head')}{_head('head change')}</defs>"
-        for box in self._boxes.values():
-            for number, edge in enumerate(box.left):
-                yield from self._arrow(edge, self._ahead(edge, box.y + ROW * (number + 0.5)))
-            for number, edge in enumerate(box.right):
-                yield from self._arrow(edge, self._back(edge, box.y + ROW * (number + 1.5)))
+        # Names last: each stands on a halo that no later line may cross.
+        arrows = list(self._arrows())
+        yield from (line for line, _ in arrows)
+        yield from (label for _, label in arrows)
         for box in self._boxes.values():
             yield f'<rect x="{box.x:.0f}" y="{box.y:.0f}" rx="5" {_size(box)}/>'
             middle = f'x="{box.x + 12:.0f}" y="{box.y + box.height / 2 + 4:.0f}"'
             yield f"<text {middle}>{escape(_cut(box.name))}</text>"
         yield "</svg>"
+
+    def _arrows(self) -> Iterator[tuple[str, str]]:
+        for box in self._boxes.values():
+            for number, edge in enumerate(box.left):
+                yield self._arrow(edge, self._ahead(edge, box.y + ROW * (number + 0.5)))
+            for number, edge in enumerate(box.right):
+                yield self._arrow(edge, self._back(edge, box.y + ROW * (number + 1.5)))
 
     def _ahead(self, edge: Edge, y: float) -> tuple[str, str]:
         """The line to the left of a box further on, and where its name stands."""
@@ -143,15 +149,16 @@ class _Drawing:
         )
         return path, f'x="{end + 14:.0f}" y="{y - 5:.0f}"'
 
-    def _arrow(self, edge: Edge, drawn: tuple[str, str]) -> Iterator[str]:
+    def _arrow(self, edge: Edge, drawn: tuple[str, str]) -> tuple[str, str]:
+        """The line, and its name."""
         path, place = drawn
         is_call = self._report.system.interactions[edge].verb is Verb.CALL
         change = " change" if edge in self._changed else ""
         kind = f"line {'call' if is_call else 'message'}{change}"
-        head = "head-change" if change else "head"
-        yield f"<g><title>{escape(str(edge))}</title>"
-        yield f'<path class="{kind}" marker-end="url(#{head})" d="{path}"/>'
-        yield f'<text class="{change.strip()}" {place}>{escape(self._labels[edge])}</text></g>'
+        head, title = "head-change" if change else "head", escape(str(edge))
+        line = f'<path class="{kind}" marker-end="url(#{head})" d="{path}"/>'
+        label = f'<text class="label{change}" {place}>{escape(self._labels[edge])}</text>'
+        return f"<g><title>{title}</title>{line}</g>", label
 
 
 def _columns(system: System) -> Mapping[str, int]:

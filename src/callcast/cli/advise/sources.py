@@ -7,14 +7,12 @@ import urllib.error
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
-import msgspec
-from msgspec import Struct
 from msgspec.structs import replace
 
 from callcast.advise.model import Interaction, Span, System
@@ -119,23 +117,18 @@ def _pages(url: str) -> Sequence[str]:
     )
 
 
-class _JaegerServices(Struct):
-    data: list[str]
-
-
 def _services(url: str) -> Sequence[str] | None:
     """The names, whichever of the two it is; None when it is not there."""
     try:
-        found: object = json.loads(b"".join(_fetched(url)))
+        found: Any = json.loads(b"".join(_fetched(url)))
     except (Failure, ValueError) as error:
         if isinstance(error, (Unreachable, Forbidden)):
             raise
         return None
-    with suppress(msgspec.ValidationError):
-        return msgspec.convert(found, _JaegerServices).data
-    with suppress(msgspec.ValidationError):
-        return msgspec.convert(found, list[str])
-    return None
+    names: Any = cast("dict[str, Any]", found).get("data") if isinstance(found, dict) else found
+    if not isinstance(names, list):
+        return None
+    return [each for each in cast("list[object]", names) if isinstance(each, str)]
 
 
 def _fetched(url: str) -> Iterator[bytes]:
