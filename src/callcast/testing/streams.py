@@ -18,6 +18,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -112,7 +113,8 @@ class Direction:
         if piece is End.RST:
             reset(sink)
         elif not sink.is_closing():
-            sink.write_eof()
+            with suppress(OSError):  # its other end is gone already, and the loop not told yet
+                sink.write_eof()
         self._on_end()
 
     def _read_or_wait(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from callcast import Misuse
 from callcast.testing import Proxy
+from callcast.testing.streams import Direction, End
 
 PATIENCE = 5.0
 """Seconds for what must come true; only a failure takes so long."""
@@ -371,3 +373,20 @@ def test_a_proxy_that_was_not_started_says_so() -> None:
     for use in (lambda: proxy.port, proxy.heal):
         with pytest.raises(Misuse, match="start it"):
             use()
+
+
+async def test_a_receiver_that_was_reset_meanwhile_takes_no_end() -> None:
+    """The loop has not been told yet, so its transport still looks open."""
+
+    class Gone(asyncio.Transport):
+        def is_closing(self) -> bool:
+            return False
+
+        def write_eof(self) -> None:
+            raise OSError(errno.ENOTCONN, "not connected")
+
+    ends: list[End] = []
+    way = Direction(asyncio.get_running_loop(), lambda: ends.append(End.FIN))
+    way.sink = Gone()
+    way.take(End.FIN)
+    assert (way.ended, ends) == (End.FIN, [End.FIN])
