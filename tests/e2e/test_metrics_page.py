@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
+from servers import tool
 
 PROGRAM = """
 import asyncio, sys, urllib.error, urllib.request
@@ -89,6 +90,14 @@ def test_it_has_calls_and_messages_and_ten_thousand_keys_are_no_labels(tmp_path:
     sent = families["messaging_client_sent_messages"].samples
     assert sum(one.value for one in sent if one.name.endswith("_total")) == 10_000
     assert sum(len(family.samples) for family in families.values()) < 500
+    checked = subprocess.run(
+        [tool("promtool"), "check", "metrics"],
+        input=text,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
     assert "key-9999" not in text
     assert "id-9000" not in text
 

@@ -20,6 +20,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = MappingProxyType(
         "dlq": ("dlq:dlq", "Look at dead letters and send them again."),
         "doctor": ("doctor:doctor", "Check this installation and this configuration."),
         "explain": ("explain:explain", "Say what happens around a call, a cast, a handler."),
+        "exporter": ("exporter:exporter", "Serve what waits at a broker to Prometheus."),
         "outbox": ("outbox:outbox", "Look at outboxes, and let parked keys go on."),
         "pause": ("pausing:pause", "Hand out nothing more to a group."),
         "queues": ("queues:queues", "Say what waits, runs, is delayed or dead."),

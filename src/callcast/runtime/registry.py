@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from socket import socket
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from callcast.core.errors import Misuse
 from callcast.core.tls import Tls
-from callcast.ports.broker import Broker
+from callcast.ports.broker import Broker, Lag
 from callcast.ports.clock import Clock
 from callcast.ports.codec import Codec
 from callcast.ports.observer import Observer
@@ -148,6 +148,12 @@ def flush_traces() -> None:
 def metrics_page(service: str) -> tuple[str, bytes] | None:
     """What Prometheus reads: content type and body; None when metrics go elsewhere."""
     found: tuple[str, bytes] | None = _otel("callcast.telemetry.exposition").page(service)
+    return found
+
+
+def queue_page(rows: Sequence[tuple[str, str, Lag]] | None) -> tuple[str, bytes]:
+    """What Prometheus reads of a broker's groups: topic, group and lag of each."""
+    found: tuple[str, bytes] = _otel("callcast.telemetry.queue_page").queue_page(rows)
     return found
 
 

@@ -15,8 +15,6 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from callcast.telemetry.sdk import has_meters, resource_of
 
-DISTINCT_MAX = 2_000
-"""Label sets of one metric that are kept; those beyond are counted together."""
 _OWN: dict[str, CollectorRegistry] = {}
 """The one registry of this process, under ``own``; set by the first page."""
 

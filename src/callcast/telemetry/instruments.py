@@ -63,12 +63,20 @@ class Instruments:
             Kind.CONSUME: _seconds(meter, names.MESSAGING_PROCESS_DURATION, "Handling a message."),
         }
         self._attempt = _seconds(meter, names.HTTP_CLIENT_DURATION, "One attempt of a call.")
-        self._active = meter.create_up_down_counter(names.HTTP_SERVER_ACTIVE, "{request}")
+        self._active = meter.create_up_down_counter(
+            names.HTTP_SERVER_ACTIVE, "{request}", "Calls that are being served."
+        )
         # No gauge: the buses of a process share the meter, and only steps add up.
-        self._occupied = meter.create_up_down_counter(names.BULKHEAD_IN_FLIGHT, "{call}")
+        self._occupied = meter.create_up_down_counter(
+            names.BULKHEAD_IN_FLIGHT, "{call}", "Attempts that hold a slot of a bulkhead."
+        )
         self._moved = {
-            Kind.PUBLISH: meter.create_counter(names.MESSAGING_SENT, "{message}"),
-            Kind.CONSUME: meter.create_counter(names.MESSAGING_CONSUMED, "{message}"),
+            Kind.PUBLISH: meter.create_counter(
+                names.MESSAGING_SENT, "{message}", "Messages published."
+            ),
+            Kind.CONSUME: meter.create_counter(
+                names.MESSAGING_CONSUMED, "{message}", "Messages handled, well or not."
+            ),
         }
         self._facts = dict(
             [
@@ -168,7 +176,9 @@ def _on(kind: type[F], move: Callable[[F], None]) -> tuple[type[Fact], _Move]:
 def _call_facts(meter: Meter, bounded: _Bounded) -> list[tuple[type[Fact], _Move]]:
     retries = meter.create_counter(names.RETRY_ATTEMPTS, "{attempt}", "Retry decisions.")
     state = meter.create_gauge(names.CIRCUIT_STATE, "1", "0 closed, 1 open, 2 half open.")
-    transitions = meter.create_counter(names.CIRCUIT_TRANSITIONS, "{transition}")
+    transitions = meter.create_counter(
+        names.CIRCUIT_TRANSITIONS, "{transition}", "Changes of the state of a circuit."
+    )
     full = meter.create_counter(names.BULKHEAD_REJECTED, "{call}", "Calls over the bulkhead.")
     rejected = meter.create_counter(names.CALL_REJECTED, "{call}", "Calls that our side refused.")
 
@@ -199,7 +209,9 @@ def _delivery_facts(meter: Meter, bounded: _Bounded) -> list[tuple[type[Fact], _
     )
     waited = _seconds(meter, names.QUEUE_TIME, "From publish to the start of handling.")
     dead = meter.create_counter(names.DLQ_MESSAGES, "{message}", "Messages that went dead.")
-    duplicates = meter.create_counter(names.INBOX_DUPLICATES, "{message}")
+    duplicates = meter.create_counter(
+        names.INBOX_DUPLICATES, "{message}", "Messages whose effect was there already."
+    )
     lost = meter.create_counter(names.LEASES_LOST, "{message}", "Settles that came too late.")
 
     def settled(fact: Settled) -> None:
@@ -222,7 +234,9 @@ def _delivery_facts(meter: Meter, bounded: _Bounded) -> list[tuple[type[Fact], _
 
 def _worker_facts(meter: Meter) -> list[tuple[type[Fact], _Move]]:
     switch = meter.create_gauge(names.KILL_SWITCH_STATE, "1", "0 closed, 1 open, 2 trial.")
-    rebuilt = meter.create_counter(names.CONSUMER_REBUILT, "{consumer}")
+    rebuilt = meter.create_counter(
+        names.CONSUMER_REBUILT, "{consumer}", "Consumers that the watchdog replaced."
+    )
     blocked = _seconds(meter, names.LOOP_BLOCKED, "A handler kept the event loop from running.")
     pending = meter.create_gauge(names.OUTBOX_PENDING, "{message}", "Unsent rows of the outbox.")
     age = meter.create_gauge(names.OUTBOX_AGE, "s", "Age of the oldest unsent row.")
