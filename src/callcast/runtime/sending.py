@@ -144,11 +144,19 @@ async def unsent_on_failure(
         raise NotSent(f"message {id!r} was not sent: {what}: {why}", id=id) from error
 
 
+_FIELDS = frozenset({"traceparent", "tracestate"})
+"""Trace context that has fields of its own in a message."""
+
+
 def traced(message: Message, carrier: Mapping[str, str]) -> Message:
-    """The message with the trace headers of the carrier; baggage travels among the headers."""
+    """The message with the trace headers of the carrier.
+
+    Baggage, and what other formats than the W3C's are called (B3), travel among the headers.
+    """
     headers = message.headers
-    if "baggage" in carrier:
-        headers = {**headers, "baggage": carrier["baggage"]}
+    others = {name: carrier[name] for name in carrier if name not in _FIELDS}
+    if others:
+        headers = {**headers, **others}
     return replace(
         message,
         traceparent=carrier.get("traceparent"),
