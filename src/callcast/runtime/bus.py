@@ -91,8 +91,8 @@ class Bus:
         return f"Bus(name={self.name!r}, services={[each.name for each in self.services]})"
 
     async def __aenter__(self) -> Self:
-        if self._traces is not None:
-            registry.trace_to(self._traces, self.name)
+        if self._traces is not None and not registry.trace_to(self._traces, self.name):
+            self._traces = None  # the variables are of others: callcast has no SDK to go by them
         await self._engine.start()
         return self
 

@@ -134,10 +134,19 @@ def otel_observer(clock: Clock, system: str, server: tuple[str, int] | None) -> 
     return observer
 
 
-def trace_to(target: Target, service: str) -> None:
-    """Send this process's spans there, if the program has no provider of its own."""
-    exporter = _otel(f"callcast.telemetry.{target.form}_spans").exporter(target.endpoint)
-    _otel("callcast.telemetry.sdk").trace_to(exporter, service)
+def trace_to(target: Target, service: str) -> bool:
+    """Send this process's spans there, if the program has no provider of its own.
+
+    False when OpenTelemetry's variables ask for it and its SDK is not installed.
+    """
+    try:
+        exporter = _otel(f"callcast.telemetry.{target.form}_spans").exporter(target.endpoint)
+        _otel("callcast.telemetry.sdk").trace_to(exporter, service)
+    except Misuse:
+        if target.endpoint:
+            raise
+        return False
+    return True
 
 
 def flush_traces() -> None:

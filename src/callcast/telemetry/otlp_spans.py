@@ -7,5 +7,5 @@ from opentelemetry.sdk.trace.export import SpanExporter
 
 
 def exporter(endpoint: str) -> SpanExporter:
-    """Sends to this address, whose path is that of the traces."""
-    return OTLPSpanExporter(endpoint=endpoint)
+    """Sends to this address, whose path is that of the traces; empty is where the variables say."""
+    return OTLPSpanExporter(endpoint=endpoint or None)

@@ -21,7 +21,23 @@ from callcast.runtime.tracing import Target, target_of
     ],
 )
 def test_an_address_is_what_it_says(said: str | None, target: Target | None) -> None:
-    assert target_of(said) == target
+    assert target_of(said, {}) == target
+
+
+@pytest.mark.parametrize(
+    ("more", "target"),
+    [
+        ({}, Target("otlp", "")),
+        ({"OTEL_TRACES_EXPORTER": "none"}, None),
+        ({"OTEL_SDK_DISABLED": "true"}, None),
+    ],
+)
+def test_where_it_is_not_set_the_standard_variables_count(
+    more: dict[str, str], target: Target | None
+) -> None:
+    environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://c:4318", **more}
+    assert target_of(None, environ) == target
+    assert target_of("off", environ) is None
 
 
 @pytest.mark.parametrize("said", ["jaeger:4318", "http://x", "otlp://", "zipkin://x:port"])
