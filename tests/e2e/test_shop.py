@@ -149,7 +149,8 @@ async def test_a_bank_that_fails_leaves_nothing_behind(open_shop: OpenShop, tmp_
             await shop.client.call(CHECKOUT, TEA)
         assert caught.value.status == 503
         await shop.idle()
-        assert shop.rows("holds") == shop.rows("released")
+        # On a busy machine a reservation may end before it was made: its undo is sent all the same.
+        assert set(shop.ledgers.rows("holds")) <= set(shop.ledgers.rows("released"))
         assert shop.rows("charges", "orders") == [[], []]
 
 

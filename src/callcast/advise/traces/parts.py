@@ -33,8 +33,8 @@ class Cut:
         self._depth = 0  # objects and lists that are open inside of the part; 0 is outside
         self._began = 0  # where in what is held the part begins
         self._is_skipped = False
-        self.oversized = 0
-        self.is_cut_off = False
+        self.oversized: int = 0
+        self.is_cut_off: bool = False
         """Whether the document ended in the middle of something."""
 
     def __iter__(self) -> Iterator[bytes]:
