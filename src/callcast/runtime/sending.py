@@ -144,11 +144,13 @@ async def unsent_on_failure(
         raise NotSent(f"message {id!r} was not sent: {what}: {why}", id=id) from error
 
 
+_FIELDS = ("traceparent", "tracestate")
+
+
 def traced(message: Message, carrier: Mapping[str, str]) -> Message:
-    """The message with the trace headers of the carrier; baggage travels among the headers."""
-    headers = message.headers
-    if "baggage" in carrier:
-        headers = {**headers, "baggage": carrier["baggage"]}
+    """The message with the carrier's trace headers; baggage and B3 travel among its headers."""
+    more = {name: text for name, text in carrier.items() if name not in _FIELDS}
+    headers = {**message.headers, **more} if more else message.headers
     return replace(
         message,
         traceparent=carrier.get("traceparent"),
