@@ -102,9 +102,11 @@ class Bus:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        await self._engine.stop()
-        if self._traces is not None:
-            await asyncio.to_thread(registry.flush_traces)
+        try:
+            await self._engine.stop()
+        finally:
+            if self._traces is not None:
+                await asyncio.to_thread(registry.flush_traces)
 
     async def call(
         self, operation: Operation[Q, A], request: Q, *, deadline: float | None = None, id: str = ""

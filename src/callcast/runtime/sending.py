@@ -144,19 +144,13 @@ async def unsent_on_failure(
         raise NotSent(f"message {id!r} was not sent: {what}: {why}", id=id) from error
 
 
-_FIELDS = frozenset({"traceparent", "tracestate"})
-"""Trace context that has fields of its own in a message."""
+_FIELDS = ("traceparent", "tracestate")
 
 
 def traced(message: Message, carrier: Mapping[str, str]) -> Message:
-    """The message with the trace headers of the carrier.
-
-    Baggage, and what other formats than the W3C's are called (B3), travel among the headers.
-    """
-    headers = message.headers
-    others = {name: carrier[name] for name in carrier if name not in _FIELDS}
-    if others:
-        headers = {**headers, **others}
+    """The message with the carrier's trace headers; baggage and B3 travel among its headers."""
+    more = {name: text for name, text in carrier.items() if name not in _FIELDS}
+    headers = {**message.headers, **more} if more else message.headers
     return replace(
         message,
         traceparent=carrier.get("traceparent"),

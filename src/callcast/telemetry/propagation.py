@@ -24,6 +24,7 @@ TRACEPARENT_MAX_BYTES = 128
 TRACESTATE_MAX_BYTES = 4096
 """32 list members of 128 characters each, more than the standard asks to keep."""
 
+_B3 = frozenset({"b3", "x-b3-traceid"})
 _HANDED_ON = (TRACEPARENT, TRACESTATE, BAGGAGE)
 
 
@@ -51,7 +52,9 @@ def creation(work: Work) -> OtelContext | None:
     the current context.
     """
     message = work.message
-    if work.kind is not Kind.PUBLISH or message is None or message.traceparent is None:
+    if work.kind is not Kind.PUBLISH or message is None:
+        return None
+    if message.traceparent is None and _B3.isdisjoint(message.headers):
         return None
     return extracted(message_carrier(message))
 
