@@ -21,7 +21,7 @@ from callcast.cli.demo.house import free_ports
 ROOT = Path(__file__).parents[1]
 NAMES = ("orders", "inventory", "payments", "fulfilment", "notifications")
 NOT_FOUND = 404
-WITHIN = 60.0
+WITHIN = 150.0
 """Seconds for anything that must happen: far more than it takes."""
 
 T = TypeVar("T")

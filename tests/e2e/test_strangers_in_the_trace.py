@@ -75,7 +75,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(400)
 def test_it_breaks_nothing_and_no_span_appears_twice(tmp_path: Path, zipkin_url: str) -> None:
     to_middle, to_behind = free_ports(2)
     environment = {**os.environ, "CALLCAST_TRACES": zipkin_url.replace("http:", "zipkin:")}

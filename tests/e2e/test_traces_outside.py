@@ -10,7 +10,7 @@ import pytest
 from servers import OwnServer, Started
 from shop_parts import buy, fetched, shop, until
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 TRACES = {
     "sqlite": "0af7651916cd43dd8448eb211c80319c",
