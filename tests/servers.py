@@ -37,6 +37,10 @@ WHOLE = 60.0
 """Seconds in which a cluster is whole again after the last fault."""
 
 
+MORE = ("otlp_http_url", "targets_folder")
+"""Of servers of one kind alone: where a Jaeger takes spans, a Prometheus finds its targets."""
+
+
 class Wanted(NamedTuple):
     """A server that a fixture gives: its kind, and whether it is shared or this process's own."""
 
@@ -63,7 +67,6 @@ class Started(NamedTuple):
     ca: str = ""
     """The file with the authority of its certificate."""
     more: Mapping[str, str] = {}
-    """What else is told of it."""
 
 
 class Missing(NamedTuple):
@@ -137,7 +140,7 @@ def start(wanted: Wanted) -> Found:
         told.get("listeners", {}),
         told.get("users", {}),
         told.get("ca", ""),
-        told,
+        {name: text for name, text in told.items() if name in MORE},
     )
 
 

@@ -141,6 +141,7 @@ def prometheus(request: pytest.FixtureRequest) -> Started:
     return need(request, "prometheus")
 
 
+@pytest.mark.battery
 @pytest.mark.timeout(400)
 def test_a_real_prometheus_fires_when_the_shop_is_poisoned(
     tmp_path: Path, prometheus: Started

@@ -16,7 +16,10 @@ BENCHES = runpy.run_path(str(BENCH / "readme.py"))["BENCHES"]
 """All that write results."""
 
 
-@pytest.mark.parametrize("name", ["embedded", "http_calls", "policies", "startup"])
+LONG = [pytest.param(name, marks=pytest.mark.battery) for name in ("embedded", "policies")]
+
+
+@pytest.mark.parametrize("name", ["http_calls", "startup", *LONG])
 def test_the_short_run_of_a_bench_works_and_leaves_the_results_alone(
     name: str, tmp_path: Path
 ) -> None:

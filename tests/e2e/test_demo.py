@@ -98,6 +98,7 @@ async def play(
     return await Demo(Options(orders=orders, quiet=5.0, command=command), Lines()).run()
 
 
+@pytest.mark.battery
 async def test_without_the_inbox_effects_come_twice_and_undos_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -116,6 +117,7 @@ async def test_without_the_inbox_effects_come_twice_and_undos_too(
     assert verdict.account.twice >= sum(twice)
 
 
+@pytest.mark.battery
 async def test_without_the_outbox_orders_are_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,10 @@ GROUPS = {"orders", "inventory", "payments", "fulfilment", "notifications"}
 SHOP = Path(__file__).parents[2] / "examples"
 
 
-@pytest.fixture(params=["sqlite", "rabbitmq_url", "a_kafka_of_its_own"])
+EMBEDDED = pytest.param("sqlite", marks=pytest.mark.battery)  # the demo is embedded by default
+
+
+@pytest.fixture(params=[EMBEDDED, "rabbitmq_url", "a_kafka_of_its_own"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A broker on which no other session runs a shop: the names of the shop's groups are fixed."""
     if request.param == "sqlite":

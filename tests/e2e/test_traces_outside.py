@@ -52,7 +52,10 @@ TREE = {
 LAST = "process fulfilment.shipped"
 
 
-@pytest.fixture(params=["sqlite", "rabbitmq_url", "a_kafka_of_its_own"])
+OF_ITS_OWN = pytest.param("a_kafka_of_its_own", marks=pytest.mark.battery)  # it takes its time
+
+
+@pytest.fixture(params=["sqlite", "rabbitmq_url", OF_ITS_OWN])
 def broker(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'shop.db'}"

@@ -204,8 +204,7 @@ def many_copies(scene: Scene, at: str = "", mutant: str = "") -> None:
         assert first.returncode == -signal.SIGKILL
         assert (first.pid, at.partition("@")[0]) in scene.reports()
     for child in children if at else [first, *children]:
-        # Nothing else is said; what was sold may have waited over a minute for this case's turn.
-        finish(child, "outbox aged")
+        finish(child)
     account = packed(scene, mutant)
     account.check(ORDERS)
     assert set(account.of("orders.placed").values()) == {4}

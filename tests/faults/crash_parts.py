@@ -19,7 +19,8 @@ from callcast.testing.faults import FAILPOINTS, LOG
 PROGRAM = Path(__file__).with_name("crash_program.py")
 DEAD = "outcome='dead'"
 """What the log says of a dead letter."""
-WITHIN = 30.0
+AGED = "outbox aged"
+WITHIN = 60.0
 """Seconds for anything that must happen: far more than it takes."""
 
 
@@ -158,7 +159,9 @@ def finish(child: subprocess.Popen[str], *complaints: str) -> str:
     """Wait for a clean end, with no other complaints on stderr than these; what it printed."""
     out, errors = child.communicate(timeout=WITHIN)
     assert child.returncode == 0, errors
-    noise = [line for line in errors.splitlines() if not any(c in line for c in complaints)]
+    # On a busy machine what was sold may wait over a minute for its turn, which is said.
+    known = (*complaints, AGED)
+    noise = [line for line in errors.splitlines() if not any(c in line for c in known)]
     assert noise == [], errors
     return out
 

@@ -80,6 +80,7 @@ async def ground(own: OwnServer, folder: Path) -> AsyncIterator[Ground]:
     await here.judge()
 
 
+@pytest.mark.timeout(150)
 @pytest.mark.parametrize(
     ("broker_of_its_own", "fault"),
     [

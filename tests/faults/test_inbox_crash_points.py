@@ -14,6 +14,8 @@ import pytest
 from crash_cases import ORDERS
 from crash_parts import Scene
 
+pytestmark = pytest.mark.timeout(150)
+
 
 @pytest.fixture(scope="module")
 def sold(tmp_path_factory: pytest.TempPathFactory) -> Scene:

@@ -16,6 +16,8 @@ import pytest
 from crash_cases import BLOCKED, LANE_LOST, ORDERS
 from crash_parts import Scene, fill, finish, until
 
+pytestmark = pytest.mark.timeout(150)
+
 
 @pytest.fixture(scope="module")
 def subscribed(tmp_path_factory: pytest.TempPathFactory) -> Scene:

@@ -18,6 +18,7 @@ AHEAD = 20
 
 
 @pytest.mark.timeout(180)
+@pytest.mark.battery
 async def test_the_file_is_bounded_after_a_million_messages(tmp_path: Path) -> None:
     path = tmp_path / "broker.db"
     broker = broker_at(path)
