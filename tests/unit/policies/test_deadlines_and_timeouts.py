@@ -263,3 +263,23 @@ async def test_a_handler_that_ends_at_once_when_cancelled_is_done() -> None:
     await clock.rest()
     task.cancel()
     assert await task is DONE
+
+
+async def test_a_handler_that_waits_once_more_when_cancelled_ends_after_that() -> None:
+    clock = ManualClock(now=NOW)
+
+    async def cleans_up_slowly(work: Work) -> Outcome:
+        try:
+            await clock.sleep(1.0)
+        except asyncio.CancelledError:
+            await clock.sleep(2.0)
+            return DONE
+        raise AssertionError("not cancelled")
+
+    task = asyncio.ensure_future(Timeout(300.0, clock=clock)(a_delivery(), cleans_up_slowly))
+    await clock.rest()
+    task.cancel()
+    await clock.rest()
+    assert not task.done()
+    await clock.advance(2.0)
+    assert await task is DONE
